@@ -1,0 +1,1 @@
+"""What every part of lbkit shares: contract, geometry, codec, poses, estimator. NumPy and OpenCV only."""

@@ -1,0 +1,58 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lbkit.errors import OutputError
+
+
+def refuse_overwrite(path: Path, *, force: bool) -> None:
+    """Raise unless a file may be written at `path`.
+
+    Raises:
+        OutputError: Something is there and `force` is not set, or it is a folder.
+    """
+    if path.is_dir():
+        raise OutputError("is a folder, and a file should be written there", where=path)
+    if path.exists() and not force:
+        raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the target's folder that becomes `path` when the block ends without an error.
+
+    Args:
+        path: Where the finished file should be; its folder is made.
+
+    Raises:
+        OutputError: The folder cannot be made or written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror})", where=path) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename not in (None, str(temporary), str(path)):
+            raise
+        raise OutputError(f"cannot be written ({error.strerror})", where=path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""The three networks in PyTorch, their registry and their checkpoints."""

@@ -1,0 +1,127 @@
+"""Trained weights in safetensors, with the contract and the story of their training inside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lbkit.core.contract import CONTRACT_KEY, ModelContract
+from lbkit.core.files import atomic_path
+from lbkit.errors import CheckpointError
+from lbkit.models.registry import build_model
+
+TRAINING_KEY = "lbkit_training"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A trained network.
+
+    Attributes:
+        contract: The contract of the bare network.
+        state: Parameters and buffers by name, as stored (half or single precision).
+        training: How it came to be: recipe, data counts, seed, git commit, figures; JSON values only.
+    """
+
+    contract: ModelContract
+    state: Mapping[str, Tensor]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_module(self) -> nn.Module:
+        """Return the network in evaluation mode and single precision.
+
+        Raises:
+            CheckpointError: The tensors are not those of the contract's architecture.
+        """
+        module = build_model(self.contract.model)
+        state = {name: tensor.float() for name, tensor in self.state.items()}
+        own = {name: tensor.shape for name, tensor in module.state_dict().items() if _is_stored(name)}
+        wrong = sorted(name for name in own.keys() | state.keys() if own.get(name) != _shape(state.get(name)))
+        if wrong:
+            raise CheckpointError(
+                f"its tensors are not those of {self.contract.model} ({len(wrong)} differ, first {wrong[0]})",
+                remedy="use the checkpoint of the architecture that its contract names, or train it again",
+            )
+        module.load_state_dict(state, strict=False)
+        return module.eval()
+
+
+def checkpoint_state(module: nn.Module, *, half: bool) -> dict[str, Tensor]:
+    """Return a module's tensors ready to store; with `half`, convolution weights in half precision.
+
+    Batch-norm tensors and biases stay in single precision: they are small, and variances leave half's range.
+    """
+    state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items() if _is_stored(name)}
+    return {
+        name: (tensor.half() if half and tensor.ndim == 4 else tensor.float()).contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return the hash of tensors' names, types and bytes, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name].numpy())
+        digest.update(f"{name}:{array.dtype}:{array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    metadata = {
+        CONTRACT_KEY: checkpoint.contract.to_json(),
+        TRAINING_KEY: json.dumps(dict(checkpoint.training)),
+    }
+    with atomic_path(path) as temporary:
+        save_file(dict(checkpoint.state), temporary, metadata=metadata)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and verify its weights against the contract's hash.
+
+    Raises:
+        CheckpointError: There is no such file, it is not safetensors, has no contract, or its weights were changed.
+        ContractError: Its contract cannot be read.
+    """
+    if not path.is_file():
+        raise CheckpointError("no such file", where=path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"not a safetensors file ({error})", where=path) from error
+    if CONTRACT_KEY not in metadata:
+        raise CheckpointError(
+            "carries no lbkit contract", where=path, remedy="use a checkpoint that lbkit's training wrote"
+        )
+    contract = ModelContract.from_json(metadata[CONTRACT_KEY], where=str(path))
+    if state_sha256(state) != contract.weights_sha256:
+        raise CheckpointError(
+            "its weights do not match the hash in its contract", where=path, remedy="get the file again"
+        )
+    return Checkpoint(contract, state, json.loads(metadata.get(TRAINING_KEY, "{}")))
+
+
+def _is_stored(name: str) -> bool:
+    return not name.endswith("num_batches_tracked")
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
