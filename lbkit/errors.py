@@ -8,7 +8,8 @@ LbkitError
 ├── ModelError              a model file cannot be used
 │   ├── ModelNotFoundError  no file of that name
 │   ├── ContractError       the contract is missing, unknown or contradictory
-│   └── CheckpointError     a checkpoint is broken or of another architecture
+│   ├── CheckpointError     a checkpoint is broken or of another architecture
+│   └── ExportError         an exported graph is wrong
 ├── ProviderError           an execution provider cannot run here
 ├── ConfigError             a recipe or setting
 ├── OutputError             a file cannot be written or would be overwritten
@@ -34,9 +35,7 @@ class LbkitError(Exception):
 
     exit_code = 1
 
-    def __init__(
-        self, problem: str, *, where: str | PathLike[str] | None = None, remedy: str | None = None
-    ) -> None:
+    def __init__(self, problem: str, *, where: str | PathLike[str] | None = None, remedy: str | None = None) -> None:
         self.problem = problem
         self.where = None if where is None else str(where)
         self.remedy = remedy
@@ -77,6 +76,10 @@ class ContractError(ModelError):
 
 class CheckpointError(ModelError):
     """A checkpoint is broken or belongs to another architecture."""
+
+
+class ExportError(ModelError):
+    """An exported graph is wrong: it cannot be made, is malformed, or disagrees with PyTorch."""
 
 
 class ProviderError(LbkitError):

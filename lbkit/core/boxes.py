@@ -14,6 +14,9 @@ BELOW_ANKLE_PER_LEG = 0.039 / (0.530 - 0.039)
 SIDE_PER_LEG = 0.25
 """Room left and right of the outermost joint, about half a shoulder width (0.129 of stature) in leg lengths."""
 
+MIN_SIDE_PX, MAX_COORDINATE_PX = 1e-3, 1e7
+"""Outside these a box is a slip, and its transform would leave floating point's reach."""
+
 
 def whole_image_box(size: ImageSize) -> FloatArray:
     """Return the (4,) box of the whole image."""
@@ -33,7 +36,9 @@ def box_problem(box_xyxy: ArrayLike, size: ImageSize) -> str | None:
     if not np.isfinite(box).all():
         return f"box {_numbers(box)} has a coordinate that is not a finite number"
     left, top, right, bottom = box
-    if right <= left or bottom <= top:
+    if np.abs(box).max() > MAX_COORDINATE_PX:
+        return f"box {_numbers(box)} lies beyond any picture"
+    if right - left < MIN_SIDE_PX or bottom - top < MIN_SIDE_PX:
         return f"box {_numbers(box)} has no area (left, top, right, bottom)"
     if right <= 0 or bottom <= 0 or left >= size.width or top >= size.height:
         return f"box {_numbers(box)} lies outside the image of {size}"
@@ -81,9 +86,8 @@ def person_box_from_joints(xy: FloatArray, size: ImageSize) -> FloatArray:
     head = hips.mean(axis=0) + np.array([0.0, -ABOVE_HIP_PER_LEG * leg_px])
     feet = ankles + np.array([0.0, BELOW_ANKLE_PER_LEG * leg_px])
     points = np.concatenate([xy, head[None], feet])
-    left, top = points.min(axis=0) - [SIDE_PER_LEG * leg_px, 0.0]
-    right, bottom = points.max(axis=0) + [SIDE_PER_LEG * leg_px, 0.0]
-    box = np.array([left, top, right, bottom]) + 0.5
+    side = np.array([SIDE_PER_LEG * leg_px, 0.0])
+    box = np.concatenate([points.min(axis=0) - side, points.max(axis=0) + side]) + 0.5
     limits = np.array([size.width, size.height, size.width, size.height], dtype=np.float64)
     clipped = np.clip(box, 0.0, limits)
     clipped[:2] = np.minimum(clipped[:2], limits[:2] - 2)

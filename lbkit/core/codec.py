@@ -76,7 +76,8 @@ def _argmax(heatmaps: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 def _soft_argmax(heatmaps: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:  # noqa: ARG001
     """The mean position under softmax(beta * h) over all cells (Sun et al., 2018, integral regression)."""
-    weights = np.exp(SOFT_ARGMAX_BETA * (heatmaps - heatmaps.max(axis=(2, 3), keepdims=True)))
+    sharpened = SOFT_ARGMAX_BETA * (heatmaps - heatmaps.max(axis=(2, 3), keepdims=True))
+    weights: NDArray[np.float32] = np.exp(sharpened)
     total = weights.sum(axis=(2, 3))
     x = (weights.sum(axis=2) * np.arange(heatmaps.shape[3], dtype=np.float32)).sum(axis=2) / total
     y = (weights.sum(axis=3) * np.arange(heatmaps.shape[2], dtype=np.float32)).sum(axis=2) / total
@@ -126,7 +127,7 @@ def smoothing_kernel(sigma: float) -> NDArray[np.float32]:
     """Return the 1-D Gaussian that DARK smooths with: (2 * radius + 1,) float32, summing to 1."""
     radius = smoothing_radius(sigma)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return (kernel / kernel.sum()).astype(np.float32)
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 def _smooth(heatmaps: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
@@ -150,9 +151,7 @@ def _take(maps: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]) -
     return np.asarray(values[..., 0], dtype=np.float32)
 
 
-def _peak_cross(
-    maps: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]
-) -> tuple[NDArray[np.float32], ...]:
+def _peak_cross(maps: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp]) -> tuple[NDArray[np.float32], ...]:
     """Return the values left, right, above and below the peak, and masks of peaks inside along x and y."""
     inside_x = ((x > 0) & (x < maps.shape[3] - 1)).astype(np.float32)
     inside_y = ((y > 0) & (y < maps.shape[2] - 1)).astype(np.float32)
@@ -177,4 +176,4 @@ def _newton_step(
     safe = np.where(valid, determinant, np.float32(1))
     step_x = np.clip((dxy * dy - dyy * dx) / safe, -1, 1) * valid
     step_y = np.clip((dxy * dx - dxx * dy) / safe, -1, 1) * valid
-    return step_x, step_y
+    return step_x.astype(np.float32), step_y.astype(np.float32)

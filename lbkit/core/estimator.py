@@ -8,19 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lbkit.core.backend import Backend, ModelOutput
-from lbkit.core.boxes import box_iou, checked_boxes, person_box_from_joints, whole_image_box
+from lbkit.core.boxes import checked_boxes
 from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import DecoderName, ModelContract
 from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
 from lbkit.core.poses import Poses
 from lbkit.core.preprocess import crop_person
+from lbkit.core.search import PersonSearch
 from lbkit.errors import InputError, ModelError
-
-MAX_SEARCHES = 3
-"""How often a person without a box is looked for: on the whole image, then twice in a better box."""
-
-SETTLED_IOU = 0.9
-"""A search ends early when the box it leads to overlaps the box it came from by this much."""
 
 DEFAULT_BATCH_SIZE = 8
 
@@ -89,18 +84,26 @@ class PoseEstimator:
         Args:
             image: (H, W, 3) uint8 RGB.
         """
-        size = ImageSize.of(image)
-        box = whole_image_box(size)
-        found: list[Poses] = []
-        for _ in range(MAX_SEARCHES):
-            crop, transform = crop_person(image, box, contract=self.contract)
-            found.append(self.poses(self.predict([crop], [transform]), box[None], image_size=size))
-            next_box = person_box_from_joints(found[-1].xy[0].astype(np.float64), size)
-            settled = box_iou(next_box, box) >= SETTLED_IOU
-            box = next_box
-            if settled:
-                break
-        return max(found, key=lambda poses: float(poses.person_scores[0]))
+        return self.find_persons([image])[0]
+
+    def find_persons(self, images: Sequence[ImageArray]) -> list[Poses]:
+        """Find one person without a box in each image (see `PersonSearch`), all images' rounds in shared batches.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, of any sizes.
+        """
+        searches = [PersonSearch(ImageSize.of(image)) for image in images]
+        while open_indices := [index for index, search in enumerate(searches) if not search.is_over]:
+            cut = [
+                crop_person(images[index], searches[index].box_xyxy, contract=self.contract) for index in open_indices
+            ]
+            keypoints = self.predict([crop for crop, _ in cut], [transform for _, transform in cut])
+            for index, joints in zip(open_indices, keypoints, strict=True):
+                searches[index].record(joints)
+        return [
+            self.poses(search.joints[None], search.joints_box_xyxy[None], image_size=search.image_size)
+            for search in searches
+        ]
 
     def predict(self, crops: Sequence[ImageArray], transforms: Sequence[CropTransform]) -> NDArray[np.float64]:
         """Run the model on crops, from any number of images, and map its joints back.
@@ -113,9 +116,25 @@ class PoseEstimator:
             (N, K, 3) float64: x, y in image pixels, and score.
         """
         keypoints = self.predict_input(crops)
-        for joints, transform in zip(keypoints, transforms, strict=True):
-            joints[:, :2] = transform.to_image(joints[:, :2])
+        _to_image(keypoints, transforms)
         return keypoints
+
+    def predict_batch(
+        self, crops: Sequence[ImageArray], transforms: Sequence[CropTransform]
+    ) -> tuple[NDArray[np.float64], ModelOutput]:
+        """Run the model once, on at most `batch_size` crops, and keep what it put out.
+
+        Args:
+            crops: N crops (H, W, 3) uint8 RGB.
+            transforms: Their N transforms.
+
+        Returns:
+            (N, K, 3) float64 of x, y in image pixels and score, and the model's own output.
+        """
+        output = self.backend.run(np.stack(crops))
+        keypoints = self.decode(output).astype(np.float64)
+        _to_image(keypoints, transforms)
+        return keypoints, output
 
     def predict_input(self, crops: Sequence[ImageArray]) -> NDArray[np.float64]:
         """Run the model on crops and decode: (N, K, 3) float64 of x, y in input pixels and score."""
@@ -124,11 +143,21 @@ class PoseEstimator:
         return np.concatenate(batches).astype(np.float64)
 
     def decode(self, output: ModelOutput) -> NDArray[np.float32]:
-        """Return (N, K, 3) float32 of x, y in input pixels and score, from whichever output the model has."""
-        if output.keypoints is not None and self.decoder == self.contract.heatmap.decoder:
-            return output.keypoints
-        assert output.heatmaps is not None  # checked in __init__ against the contract
-        return decode_heatmaps(output.heatmaps, spec=self.contract.heatmap, decoder=self.decoder)
+        """Return (N, K, 3) float32 of x, y in input pixels and score, from whichever output the model has.
+
+        Raises:
+            ModelError: The model put out something that is not a finite number.
+        """
+        keypoints = output.keypoints if self.decoder == self.contract.heatmap.decoder else None
+        if keypoints is None:
+            assert output.heatmaps is not None  # checked in __init__ against the contract
+            keypoints = decode_heatmaps(output.heatmaps, spec=self.contract.heatmap, decoder=self.decoder)
+        if not np.isfinite(keypoints).all():
+            raise ModelError(
+                f"the model {self.contract.model} put out numbers that are not finite",
+                remedy="run `lbkit doctor`, or use its fp32 file on the CPU",
+            )
+        return keypoints
 
     def poses(self, keypoints: FloatArray, boxes_xyxy: FloatArray, *, image_size: ImageSize) -> Poses:
         """Wrap (N, K, 3) image keypoints and their (N, 4) boxes into the result type."""
@@ -139,6 +168,12 @@ class PoseEstimator:
             image_size=image_size,
             keypoints=self.contract.keypoints,
         )
+
+
+def _to_image(keypoints: NDArray[np.float64], transforms: Sequence[CropTransform]) -> None:
+    """Map (N, K, 3) keypoints from input to image pixels, in place."""
+    for joints, transform in zip(keypoints, transforms, strict=True):
+        joints[:, :2] = transform.to_image(joints[:, :2])
 
 
 def _checked_image(image: ImageArray) -> ImageArray:

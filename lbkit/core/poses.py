@@ -44,8 +44,13 @@ class Poses:
     def empty(cls, image_size: ImageSize, keypoints: KeypointSchema) -> Poses:
         """Return the poses of nobody."""
         joints = len(keypoints)
-        zeros = (np.zeros((0, joints, 2)), np.zeros((0, joints)), np.zeros((0, 4)))
-        return cls(*(array.astype(np.float32) for array in zeros), image_size, keypoints)
+        return cls(
+            xy=np.zeros((0, joints, 2), np.float32),
+            scores=np.zeros((0, joints), np.float32),
+            boxes_xyxy=np.zeros((0, 4), np.float32),
+            image_size=image_size,
+            keypoints=keypoints,
+        )
 
     def __len__(self) -> int:
         return len(self.xy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,15 @@ from torch import Tensor, nn
 from lbkit.core.contract import CONTRACT_KEY, ModelContract
 from lbkit.core.files import atomic_path
 from lbkit.errors import CheckpointError
-from lbkit.models.registry import build_model
+from lbkit.models.registry import build_model, find_architecture
 
 TRAINING_KEY = "lbkit_training"
+
+CHECKPOINTS_VARIABLE = "LBKIT_CHECKPOINTS"
+"""Environment variable with the folders that are searched first, separated as in PATH."""
+
+CHECKPOINTS_FOLDER = Path("training", "checkpoints")
+"""Where the repository ships its checkpoints, from the working folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,29 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     with atomic_path(path) as temporary:
         save_file(dict(checkpoint.state), temporary, metadata=metadata)
+
+
+def find_checkpoint(name: str) -> Path:
+    """Return the file of a network's trained weights, NAME.safetensors.
+
+    The folders of the environment variable LBKIT_CHECKPOINTS are searched first, then `training/checkpoints` of the
+    working folder.
+
+    Raises:
+        ModelNotFoundError: There is no network of that name.
+        CheckpointError: No folder has its weights; the message says where they were looked for.
+    """
+    find_architecture(name)
+    listed = os.environ.get(CHECKPOINTS_VARIABLE, "").split(os.pathsep)
+    folders = [*(Path(folder) for folder in listed if folder), CHECKPOINTS_FOLDER]
+    candidates = [folder / f"{name}.safetensors" for folder in folders]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(
+        f"no checkpoint of {name}; looked for {', '.join(str(candidate) for candidate in candidates)}",
+        remedy=f"give one by --checkpoint FILE, or set {CHECKPOINTS_VARIABLE} to the folder that has it",
+    )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

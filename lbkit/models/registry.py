@@ -51,9 +51,9 @@ class Architecture:
 ARCHITECTURES = {
     entry.name: entry
     for entry in (
-        Architecture("baseline", Baseline, "ResNet-18 and three deconvolutions (Xiao et al., 2018)", True),
-        Architecture("fpn", FeaturePyramid, "ResNet-18 and a feature pyramid (Lin et al., 2016)", True),
-        Architecture("cnn", DilatedCnn, "small dilated network (Yu & Koltun, 2016)", False),
+        Architecture("baseline", Baseline, "ResNet-18 and three deconvolutions (Xiao et al., 2018)", has_backbone=True),
+        Architecture("fpn", FeaturePyramid, "ResNet-18 and a feature pyramid (Lin et al., 2016)", has_backbone=True),
+        Architecture("cnn", DilatedCnn, "small dilated network (Yu & Koltun, 2016)", has_backbone=False),
     )
 }
 

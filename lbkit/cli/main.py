@@ -1,0 +1,140 @@
+"""The `lbkit` command: its subcommands by name, loaded when they are used, and errors turned into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from lbkit._version import __version__
+from lbkit.cli.options import nearest, start_logging, verbosity_options
+from lbkit.errors import LbkitError, MissingDependencyError
+
+COMMANDS = {
+    "doctor": "lbkit.cli.doctor:doctor",
+    "export": "lbkit.cli.export:export",
+    "figures": "lbkit.cli.figures:figures",
+    "infer": "lbkit.cli.infer:infer",
+}
+"""Where each command lives. Such a module imports at its top only click, the standard library and lbkit.errors."""
+
+EXTRAS = {
+    "onnxruntime": "cpu",
+    "torch": "export",
+    "torchvision": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxsim": "export",
+    "safetensors": "export",
+    "pycocotools": "eval",
+    "matplotlib": "eval",
+    "tensorboard": "train",
+}
+"""The extra that brings each optional package."""
+
+INTERRUPTED = 130
+"""What shells report for a program ended by Ctrl-C: 128 + SIGINT."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are looked up."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*COMMANDS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, importing it the first time."""
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module, attribute = COMMANDS[cmd_name].split(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            self.add_command(_with_verbosity(command), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments begin with, or fail with the nearest name."""
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            near = nearest(args[0], self.list_commands(ctx))
+            hint = f"Did you mean {near!r}?" if near else f"There are {', '.join(self.list_commands(ctx))}."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _with_verbosity(command: click.Command) -> click.Command:
+    """Let -v and -q stand after a command's name too, where people type them."""
+    taken = {parameter.name for parameter in command.params}
+    return command if taken & {"verbose", "quiet"} else verbosity_options(command)
+
+
+@verbosity_options
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lbkit")
+def cli() -> None:
+    """Lower-body keypoints (hips, knees, ankles): from a training run to a verified, fast deployment."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code: 0 done, 1 could not, 2 usage, 3 ran and the answer is no.
+
+    Args:
+        arguments: What follows `lbkit`.
+    """
+    start_logging()
+    try:
+        code = cli.main(args=list(arguments), prog_name="lbkit", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _stop_writing()
+    except Exception as error:
+        return _tell(error)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: Exception) -> int:
+    """Print an error that is meant for people; raise any other again, because it is a fault of lbkit's own."""
+    if isinstance(error, ModuleNotFoundError):
+        error = _missing_dependency(error)
+    if isinstance(error, LbkitError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory; give a smaller --batch-size or fewer files at once", 1)
+    raise error
+
+
+def _missing_dependency(error: ModuleNotFoundError) -> Exception:
+    package = (error.name or "").split(".")[0]
+    if package not in EXTRAS:
+        return error
+    return MissingDependencyError(
+        f"this command needs {package}, which is not installed",
+        remedy=f'run `pip install "lbkit[{EXTRAS[package]}]"`',
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code
+
+
+def _stop_writing() -> int:
+    """End quietly when the reader of our output has gone, as `head` does; Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

@@ -1,0 +1,136 @@
+"""Options that several commands share, so that each is spelled, checked and explained in one place."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice  # not subscriptable before click 8.4
+
+DEFAULT_MODEL = "cnn"
+PROVIDER_CHOICES = ("cpu", "cuda", "auto")
+DECODER_CHOICES = ("argmax", "soft-argmax", "quarter", "dark")
+"""Spelled out, because importing `lbkit.core.contract` would bring NumPy into `lbkit --help`; a test keeps it equal."""
+
+CommandT = TypeVar("CommandT", bound=click.Command)
+
+
+class NearestChoice(_Choice):
+    """A choice that answers a wrong value with the nearest right one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the choice meant, or fail with the list and the nearest."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            near = nearest(str(value), self.choices)
+            hint = f" Did you mean {near!r}?" if near else ""
+            self.fail(f"{error.message}{hint}", param, ctx)
+
+
+def nearest(word: str, words: tuple[str, ...] | list[str]) -> str | None:
+    """Return the word that another was probably meant to be, or None if none is close."""
+    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+model_option = click.option(
+    "--model",
+    metavar="NAME|FILE",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="A shipped model's name, or an ONNX file exported by lbkit.",
+)
+
+provider_option = click.option(
+    "--provider",
+    type=NearestChoice(PROVIDER_CHOICES),
+    default="cpu",
+    show_default=True,
+    help="Where the model runs. cuda fails where it would fall to the CPU; auto takes cuda where it really runs.",
+)
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads inside the model.  [default: what CPU affinity and cgroup grant]",
+)
+
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="People that run through the model at once.",
+)
+
+decoder_option = click.option(
+    "--decoder",
+    type=NearestChoice(DECODER_CHOICES),
+    help="How heatmaps become coordinates.  [default: the model's own]",
+)
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File to write; it appears whole or not at all.",
+)
+
+force_option = click.option("--force", is_flag=True, help="Replace files that exist.")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+
+
+def verbosity_options(command: CommandT) -> CommandT:
+    """Add -v and -q to a command; they set how much of lbkit's log goes to stderr."""
+    log = click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=_on_verbose, help="Log more; -vv logs all."
+    )
+    quiet = click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_on_quiet, help="Log and show errors only."
+    )
+    return log(quiet(command))
+
+
+def is_quiet() -> bool:
+    """Tell whether -q was given, so that a command leaves out progress and closing hints."""
+    return logging.getLogger("lbkit").level >= logging.ERROR
+
+
+def start_logging() -> None:
+    """Send lbkit's warnings to stderr; -v and -q change the level."""
+    package = logging.getLogger("lbkit")
+    package.setLevel(logging.WARNING)
+    package.handlers[:] = [_StderrHandler()]
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to whatever `sys.stderr` is now, so that a progress bar or a test may replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def _on_verbose(ctx: click.Context, param: click.Parameter, value: int) -> None:  # noqa: ARG001
+    if value:
+        logging.getLogger("lbkit").setLevel(logging.DEBUG if value > 1 else logging.INFO)
+
+
+def _on_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001, FBT001
+    if value:
+        logging.getLogger("lbkit").setLevel(logging.ERROR)

@@ -1,0 +1,169 @@
+"""Picture files: read as a viewer shows them, written whole. Inside lbkit an image is RGB; BGR exists only here."""
+
+from __future__ import annotations
+
+import stat
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.files import atomic_path
+from lbkit.core.geometry import ImageArray
+from lbkit.core.image_header import (
+    PICTURE_FORMATS,
+    SIGNATURE_BYTES,
+    HeaderError,
+    PictureHeader,
+    foreign_content,
+    picture_format,
+    read_header,
+)
+from lbkit.errors import ImageReadError, OutputError
+
+MAX_PIXELS = 200_000_000
+"""Pictures of more pixels are refused before they are decoded; the largest phone cameras make 199.8 million."""
+
+JPEG_QUALITY = 92
+
+_COPY_AGAIN = "copy or download it again"
+_CONVERT = "convert it to JPEG or PNG"
+
+
+def read_image(path: str | PathLike[str]) -> ImageArray:
+    """Read a picture file as a viewer shows it.
+
+    Grey, palette, 16-bit and CMYK pictures become RGB, transparency is laid over white, and the EXIF orientation is
+    applied. Of an animation the first frame is read.
+
+    Args:
+        path: A JPEG, PNG, WebP, BMP, TIFF or GIF file of at most `MAX_PIXELS` pixels; its name does not matter.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageReadError: There is no such file, it is no picture, damaged, cut short or too large.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    try:
+        header = read_header(data)
+    except HeaderError as error:
+        raise ImageReadError(str(error), where=path, remedy=_COPY_AGAIN) from error
+    _check_header(header, path)
+    return _oriented(_to_rgb(_decode(data, header, path), header, path), header.orientation)
+
+
+def write_image(path: Path, image: ImageArray) -> None:
+    """Write an image so that the file appears whole or not at all; an existing file is replaced.
+
+    Args:
+        path: Where to; the suffix chooses the format.
+        image: (H, W, 3) uint8 RGB.
+
+    Raises:
+        OutputError: The format is unknown or the file cannot be written.
+    """
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    try:
+        _, encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    except cv2.error as error:
+        raise OutputError(
+            f"a picture of {image.shape[1]}x{image.shape[0]} pixels cannot be written as {path.suffix or 'no suffix'}",
+            where=path,
+            remedy="name it .jpg or .png",
+        ) from error
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read a file, but no further than its signature where that is not a picture's."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageReadError("is a folder, not a picture", where=path, remedy="give the pictures in it")
+        if not stat.S_ISREG(mode):
+            raise ImageReadError("is not a regular file", where=path, remedy="give a picture file")
+        with path.open("rb") as stream:
+            head = stream.read(SIGNATURE_BYTES)
+            _check_signature(head, path)
+            return head + stream.read()
+    except FileNotFoundError as error:
+        raise ImageReadError("no such file", where=path, remedy="check the path") from error
+    except PermissionError as error:
+        raise ImageReadError("may not be read by you", where=path, remedy="change its permissions") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageReadError(f"cannot be read ({reason})", where=path, remedy="check the path") from error
+
+
+def _check_signature(head: bytes, path: Path) -> None:
+    if not head:
+        raise ImageReadError("is empty (0 bytes)", where=path, remedy=_COPY_AGAIN)
+    if picture_format(head) is None:
+        formats = ", ".join(PICTURE_FORMATS)
+        raise ImageReadError(f"is not a picture ({formats}) but {foreign_content(head)}", where=path, remedy=_CONVERT)
+
+
+def _check_header(header: PictureHeader, path: Path) -> None:
+    if header.height * header.width > MAX_PIXELS:
+        raise ImageReadError(
+            f"is {header.width}x{header.height} pixels large, and at most {MAX_PIXELS // 10**6} megapixels are read",
+            where=path,
+            remedy="scale it down first",
+        )
+    if not header.is_whole:
+        raise ImageReadError(f"is cut short: the {header.format} has no end", where=path, remedy=_COPY_AGAIN)
+
+
+def _decode(data: bytes, header: PictureHeader, path: Path) -> NDArray[Any]:
+    """Return (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGRA of the picture's own depth, not yet oriented."""
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (cv2.error, MemoryError):
+        decoded = None
+    if decoded is None:
+        raise ImageReadError(
+            f"cannot be decoded: the {header.format} is damaged or of a kind that OpenCV {cv2.__version__} cannot read",
+            where=path,
+            remedy=f"{_COPY_AGAIN}, or {_CONVERT}",
+        )
+    return decoded
+
+
+def _to_rgb(decoded: NDArray[Any], header: PictureHeader, path: Path) -> ImageArray:
+    # OpenCV reads an 8-bit TIFF with alpha through libtiff's RGBA interface, which multiplies the colours by alpha.
+    is_premultiplied = header.format == "TIFF" and decoded.dtype == np.uint8
+    if decoded.dtype == np.uint16:
+        decoded = cv2.convertScaleAbs(decoded, alpha=255 / 65535)
+    if decoded.dtype != np.uint8:
+        raise ImageReadError(f"has {decoded.dtype} pixels, not 8 or 16 bits", where=path, remedy=_CONVERT)
+    channels = 1 if decoded.ndim == 2 else decoded.shape[2]
+    if channels == 4:
+        return _over_white(cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA), is_premultiplied=is_premultiplied)
+    code = cv2.COLOR_GRAY2RGB if channels == 1 else cv2.COLOR_BGR2RGB
+    return cv2.cvtColor(decoded, code)  # type: ignore[return-value]  # OpenCV's stubs allow any numbers
+
+
+def _over_white(rgba: NDArray[Any], *, is_premultiplied: bool) -> ImageArray:
+    """Lay (H, W, 4) uint8 over white; every sum stays below 65,536, so 16 bits hold it."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    white = 255 - alpha
+    if is_premultiplied:
+        return np.minimum(rgba[..., :3] + white, 255).astype(np.uint8)
+    return ((rgba[..., :3] * alpha + white * np.uint16(255) + 127) // 255).astype(np.uint8)
+
+
+def _oriented(image: ImageArray, orientation: int) -> ImageArray:
+    """Turn and mirror an image as its EXIF orientation says (EXIF 2.32, tag 274)."""
+    if orientation >= 5:
+        image = cv2.transpose(image)  # type: ignore[assignment]
+    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+    if orientation in flips:
+        image = cv2.flip(image, flips[orientation])  # type: ignore[assignment]
+    return image

@@ -1,0 +1,1 @@
+"""How right a model is: PCK and OKS on COCO-style annotations."""

@@ -1,0 +1,93 @@
+"""Models by name or path, loaded and ready to be called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import os
+from pathlib import Path
+
+from lbkit.core.contract import DecoderName
+from lbkit.core.estimator import DEFAULT_BATCH_SIZE, PoseEstimator
+from lbkit.errors import ModelNotFoundError
+from lbkit.runtime.ort_backend import OrtBackend
+
+MODELS_VARIABLE = "LBKIT_MODELS"
+"""Environment variable of folders, separated as PATH is, that are looked in first."""
+
+EXPORT_FOLDER = "exported"
+SUFFIX = ".onnx"
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    provider: str = "cpu",
+    decoder: DecoderName | None = None,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    threads: int | None = None,
+) -> PoseEstimator:
+    """Load a model that finds people's joints in images.
+
+    Args:
+        name_or_path: A shipped or exported model's name such as "fpn", or an ONNX file exported by lbkit.
+        provider: "cpu", "cuda", or "auto" for CUDA where a session really runs on it.
+        decoder: How heatmaps become coordinates; the model's own way when None.
+        batch_size: People that run through the model at once.
+        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+        ModelError: The file is not ONNX, carries no contract of ours, or contradicts it.
+        ProviderError: The provider cannot run here.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    backend = OrtBackend(find_model(name_or_path), provider=provider, threads=threads)
+    return PoseEstimator(backend, decoder=decoder, batch_size=batch_size)
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """Return the file of a model; a path is taken as it is, a name is looked up in `model_folders`.
+
+    Args:
+        name_or_path: A file that exists or anything with a folder in it is a path; then names are tried; what is
+            no name and has a suffix is a path again.
+
+    Raises:
+        ModelNotFoundError: There is no model of that name; the message says where it was looked for.
+    """
+    path = Path(name_or_path)
+    if path.is_file() or len(path.parts) != 1:
+        return path
+    models = list_models()
+    if path.name in models:
+        return models[path.name]
+    if path.suffix:
+        return path
+    raise _not_found(path.name, list(models))
+
+
+def list_models() -> dict[str, Path]:
+    """Return the models found by name, each in the first folder that has it."""
+    files = (file for folder in model_folders() for file in sorted(folder.glob(f"*{SUFFIX}")) if file.is_file())
+    models: dict[str, Path] = {}
+    for file in files:
+        models.setdefault(file.stem, file)
+    return models
+
+
+def model_folders() -> list[Path]:
+    """Return the folders that names are looked up in, in order: LBKIT_MODELS, exported, the wheel's own."""
+    listed = os.environ.get(MODELS_VARIABLE, "").split(os.pathsep)
+    shipped = Path(str(importlib.resources.files("lbkit").joinpath("shipped")))
+    return [*(Path(folder) for folder in listed if folder), Path(EXPORT_FOLDER), shipped]
+
+
+def _not_found(name: str, known: list[str]) -> ModelNotFoundError:
+    places = ", ".join(str(folder) for folder in model_folders())
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+    guess = f"did you mean {near[0]!r}? Otherwise " if near else ""
+    there = f" (there are {', '.join(sorted(known))})" if known else ""
+    return ModelNotFoundError(
+        f"no model {name!r} in {places}{there}", remedy=f"{guess}make it with `lbkit export --model {name}`"
+    )

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lbkit.core.files import atomic_path, refuse_overwrite
+from lbkit.errors import OutputError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_only_when_finished(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "out.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        assert not target.exists()
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".txt"
+    assert target.read_text() == "half"
+    assert names(target.parent) == ["out.txt"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
+        temporary.write_text(f"new {1 / 0}")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["out.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "file" / "out.txt"):
+        pytest.fail("the block must not run")
+
+
+def test_overwriting_needs_force(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    refuse_overwrite(target, force=False)
+    target.write_text("x")
+    refuse_overwrite(target, force=True)
+    with pytest.raises(OutputError, match="exists already; give --force"):
+        refuse_overwrite(target, force=False)
+    with pytest.raises(OutputError, match="is a folder"):
+        refuse_overwrite(tmp_path, force=True)

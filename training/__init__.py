@@ -1,0 +1,1 @@
+"""Training runs, recipes and data; not part of the wheel."""
