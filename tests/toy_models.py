@@ -2,7 +2,8 @@
 
 Heatmap k = (weights_k . rgb) convolved with a Gaussian, sampled at the cells' centres. So the joints' order, the
 channels' order and layout, the pixel convention and the crop all show in where a coloured spot comes back. Every
-colour's weights sum to zero: grey of any brightness leaves all maps flat.
+colour's weights sum to zero: grey of any brightness leaves all maps flat. A spot with the
+Gaussian's own spread scores 0.5, wider ones up to 1, a single pixel 0.01.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lbkit.core.keypoints import LOWER_BODY_6
 SIZE = ImageSize(256, 192)
 CELLS = ImageSize(64, 48)
 STRIDE = 4
-SPREAD_CELLS = 2.0
+SPREAD_CELLS = 1.0
 JOINT_COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255))
 """Colour of joint k, RGB: its own weights answer 1, those of the other joints at most 0.5."""
 
@@ -41,7 +42,7 @@ COLOR_WEIGHTS = (
     (-1.0, 0.5, 0.5),
     (0.5, -1.0, 0.5),
 )
-_REACH_PX = 24
+_REACH_PX = 16
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -62,7 +63,7 @@ def toy_contract(
             mean=_MEAN,
             std=_STD,
         ),
-        crop=CropSpec(padding=1.25, resampling="bilinear", border_value=(124, 116, 104), pixel_convention="center"),
+        crop=CropSpec(padding=1.25, resampling="bilinear", border_value=(114, 114, 114), pixel_convention="center"),
         heatmap=HeatmapSpec(
             size=CELLS,
             stride=STRIDE,
@@ -193,6 +194,7 @@ def _argmax_nodes() -> list[Any]:
 def _constants() -> list[Any]:
     offsets = np.arange(2 * _REACH_PX) - (_REACH_PX - 0.5)
     gaussian = np.exp(-0.5 * (offsets / (SPREAD_CELLS * STRIDE)) ** 2)
+    gaussian /= gaussian.sum()
     arrays = {
         "colors": np.array(COLOR_WEIGHTS).reshape(6, 3, 1, 1) / 255,
         "along_y": np.tile(gaussian.reshape(1, 1, -1, 1), (6, 1, 1, 1)),

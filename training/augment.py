@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from training.config import Augmentation
 
 LEGS_MARGIN = (0.02, 0.15)
 """Where a legs-only picture ends above the higher hip, in box heights."""
+
+JPEG_QUALITY = (25, 80)
 
 UPRIGHT = 0.1
 """A person counts as upright when the knees lie this far below the hips, in box heights."""
@@ -76,7 +79,7 @@ def varied_transform(
 
 
 class ColorVariation:
-    """Colour, blur, JPEG artefacts and cut-out on a crop, through torchvision's transforms.
+    """Colour, blur, JPEG artefacts and cut-out on a crop, through torchvision's transforms where it has them.
 
     Args:
         plan: Probabilities.
@@ -84,12 +87,12 @@ class ColorVariation:
 
     def __init__(self, plan: Augmentation) -> None:
         jitter = v2.ColorJitter(brightness=0.35, contrast=0.35, saturation=0.35)
+        self._jpeg = plan.jpeg
         self._transform = v2.Compose(
             [
                 v2.RandomApply([jitter], p=plan.color),
                 v2.RandomGrayscale(p=plan.gray),
                 v2.RandomApply([v2.GaussianBlur(5, sigma=(0.4, 1.6))], p=plan.blur),
-                v2.RandomApply([v2.JPEG((25, 80))], p=plan.jpeg),
                 v2.RandomErasing(p=plan.cutout, scale=(0.01, 0.08), value=[124, 116, 104]),
             ]
         )
@@ -97,8 +100,16 @@ class ColorVariation:
     def __call__(self, crop: ImageArray, *, seed: int) -> Tensor:
         """Return a (3, H, W) uint8 tensor from an (H, W, 3) uint8 crop; the seed decides everything."""
         torch.manual_seed(seed)
-        varied: Tensor = self._transform(torch.from_numpy(crop).permute(2, 0, 1))
+        rng = np.random.default_rng(seed)
+        compressed = _jpeg_artefacts(crop, int(rng.integers(*JPEG_QUALITY))) if rng.random() < self._jpeg else crop
+        varied: Tensor = self._transform(torch.from_numpy(compressed).permute(2, 0, 1))
         return varied
+
+
+def _jpeg_artefacts(crop: ImageArray, quality: int) -> ImageArray:
+    # The order of the channels does not matter for a round trip.
+    _, encoded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.uint8)
 
 
 def _legs_only(person: Person, rng: np.random.Generator) -> Person:

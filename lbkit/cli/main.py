@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -32,7 +33,6 @@ EXTRAS = {
     "safetensors": "export",
     "pycocotools": "eval",
     "matplotlib": "eval",
-    "tensorboard": "train",
 }
 """The extra that brings each optional package."""
 
@@ -94,8 +94,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(args=list(arguments), prog_name="lbkit", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return _stop_writing()
+    except BrokenPipeError:  # the reader has gone, as `head` does: end quietly
+        _discard_stdout()
+        return 1
     except Exception as error:
         return _tell(error)
     except KeyboardInterrupt:
@@ -116,7 +117,17 @@ def _tell(error: Exception) -> int:
         return _fail("interrupted", INTERRUPTED)
     if isinstance(error, MemoryError):
         return _fail("out of memory; give a smaller --batch-size or fewer files at once", 1)
+    if isinstance(error, OSError) and error.strerror:
+        return _fail(_os_error_text(error), 1)
     raise error
+
+
+def _os_error_text(error: OSError) -> str:
+    """Name the file; an error without one came from writing to stdout, which is then not written to again."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    _discard_stdout()
+    return f"the output cannot be written ({error.strerror})"
 
 
 def _missing_dependency(error: ModuleNotFoundError) -> Exception:
@@ -134,7 +145,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _stop_writing() -> int:
-    """End quietly when the reader of our output has gone, as `head` does; Python would complain once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+def _discard_stdout() -> None:
+    """Send what is left in stdout's buffer nowhere, because Python would write it at exit and complain once more."""
+    with contextlib.suppress(OSError, ValueError):  # a stdout without a file descriptor has no such buffer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,6 +20,9 @@ PROVIDER_CHOICES = ("cpu", "cuda", "auto")
 DECODER_CHOICES = ("argmax", "soft-argmax", "quarter", "dark")
 """Spelled out, because importing `lbkit.core.contract` would bring NumPy into `lbkit --help`; a test keeps it equal."""
 
+NEAR = 0.7
+"""How alike two words must be for one to be offered for the other; at 0.66 "gpu" would be answered with "cpu"."""
+
 CommandT = TypeVar("CommandT", bound=click.Command)
 
 
@@ -38,7 +41,7 @@ class NearestChoice(_Choice):
 
 def nearest(word: str, words: tuple[str, ...] | list[str]) -> str | None:
     """Return the word that another was probably meant to be, or None if none is close."""
-    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=NEAR)
     return near[0] if near else None
 
 

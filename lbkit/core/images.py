@@ -69,8 +69,9 @@ def write_image(path: Path, image: ImageArray) -> None:
         OutputError: The format is unknown or the file cannot be written.
     """
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     try:
-        _, encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        _, encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if is_jpeg else [])
     except cv2.error as error:
         raise OutputError(
             f"a picture of {image.shape[1]}x{image.shape[0]} pixels cannot be written as {path.suffix or 'no suffix'}",

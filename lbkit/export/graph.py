@@ -250,7 +250,7 @@ def _newton_step(derivatives: Tensor) -> Tensor:
     Args:
         derivatives: (N, K, 5) of dx, dy, dxx, dyy, dxy.
     """
-    dx, dy, dxx, dyy, dxy = derivatives.split(1, dim=2)
+    dx, dy, dxx, dyy, dxy = torch.split(derivatives, 1, dim=2)
     determinant = dxx * dyy - dxy * dxy
     valid = (determinant > 0) & (dxx < 0)
     toward_xy = torch.cat([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from lbkit.core.contract import InputSpec, ModelContract
 from lbkit.errors import ExportError
 
+log = logging.getLogger(__name__)
+
 BATCH_AXIS = "batch"
 """Name of the one dynamic axis, the first of every input and output."""
 
@@ -23,23 +27,22 @@ CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _TRACED_BATCH = 2  # torch.export takes sizes 0 and 1 for constants
 
 
-def export_graph(
-    graph: nn.Module, contract: ModelContract, *, opset: int, verbose: bool = False
-) -> onnx.ModelProto:
+def export_graph(graph: nn.Module, contract: ModelContract, *, opset: int) -> onnx.ModelProto:
     """Trace a module into an ONNX model with a dynamic batch and clean names.
+
+    The exporter speaks only where lbkit's log is at DEBUG, and then on stderr.
 
     Args:
         graph: A `DeploymentGraph` in evaluation mode.
         contract: The contract it was made for; names of input and outputs come from it.
         opset: Version of the ONNX operators.
-        verbose: Let the exporter speak.
 
     Raises:
         ExportError: PyTorch cannot export the module.
     """
     batch = torch.export.Dim(BATCH_AXIS)
     try:
-        with _hushed(quiet=not verbose):
+        with _exporter_output():
             program = torch.onnx.export(
                 graph,
                 (_example(contract.input),),
@@ -48,14 +51,14 @@ def export_graph(
                 input_names=[contract.input.name],
                 output_names=list(contract.outputs),
                 dynamic_shapes=({0: batch},),
-                verbose=verbose,
+                verbose=log.isEnabledFor(logging.DEBUG),
             )
     except Exception as error:  # the exporter raises its own types and lets those of torch.export through
         reason = str(error).strip().splitlines()
         raise ExportError(
             f"PyTorch {torch.__version__} cannot export {contract.model} to opset {opset}"
             f" ({type(error).__name__}: {reason[0] if reason else 'no reason given'})",
-            remedy="run again with --verbose to see why",
+            remedy="run again with -vv to see why",
         ) from error
     assert program is not None  # None is what the older exporter returns
     model: onnx.ModelProto = program.model_proto
@@ -89,17 +92,17 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _hushed(*, quiet: bool) -> Iterator[None]:
-    """Keep the exporter's warnings and log lines back while the block runs."""
-    if not quiet:
-        yield
-        return
-    loggers = [logging.getLogger(name) for name in CHATTY_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+def _exporter_output() -> Iterator[None]:
+    """Send what the exporter prints to stderr, and hold its warnings and log back unless lbkit's is at DEBUG."""
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if log.isEnabledFor(logging.DEBUG):
+            yield
+            return
         warnings.simplefilter("ignore")
+        loggers = [logging.getLogger(name) for name in CHATTY_LOGGERS]
+        levels = [logger.level for logger in loggers]
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:

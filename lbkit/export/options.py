@@ -30,7 +30,6 @@ class ExportOptions:
         keep_heatmaps: Also put out the heatmaps when the graph decodes.
         simplify: Run onnxsim over the graph.
         opset: Version of the ONNX operators.
-        verbose: Let the exporter speak.
     """
 
     input_dtype: InputDtype = "uint8"
@@ -38,7 +37,6 @@ class ExportOptions:
     keep_heatmaps: bool = False
     simplify: bool = True
     opset: int = DEFAULT_OPSET
-    verbose: bool = False
 
     def __post_init__(self) -> None:
         if self.input_dtype not in INPUT_DTYPES:

@@ -24,6 +24,7 @@ def simplify_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         raise MissingDependencyError(
             "onnxsim is not installed", remedy=f'pip install "lbkit[export]", or {_WITHOUT}'
         ) from error
+    simplified: onnx.ModelProto
     try:
         simplified, passed = onnxsim.simplify(model)
     except Exception as error:  # onnxsim raises whatever its C++ core does
@@ -46,7 +47,5 @@ def interface(model: onnx.ModelProto) -> dict[str, tuple[str, tuple[int | str, .
 
 def _type_and_shape(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | str, ...]]:
     tensor = value.type.tensor_type
-    shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim
-    )
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
     return onnx.TensorProto.DataType.Name(tensor.elem_type), shape

@@ -115,8 +115,9 @@ def _load_error(error: Exception, path: Path) -> Exception:
     if not _is_ort_error(error):
         return error
     if any(mark in str(error) for mark in _NOT_ONNX):
-        remedy = f"make one with `lbkit export --checkpoint {path}`" if path.suffix == ".safetensors" else None
-        return ModelError("is not an ONNX file, or a damaged one", where=path, remedy=remedy or _EXPORT_AGAIN)
+        from_checkpoint = f"make one with `lbkit export --model {path.stem} --checkpoint {path}`"
+        remedy = from_checkpoint if path.suffix == ".safetensors" else _EXPORT_AGAIN
+        return ModelError("is not an ONNX file, or a damaged one", where=path, remedy=remedy)
     return ModelError(f"ONNX Runtime cannot load it ({ort_words(error)})", where=path, remedy=_EXPORT_AGAIN)
 
 

@@ -11,7 +11,6 @@ from lbkit.runtime.probe_graph import PROBE_INPUT, PROBE_MODEL, probe_answer
 from lbkit.runtime.providers import CUDA_REFUSAL, ProviderName, open_session, ort_words
 from lbkit.runtime.wheels import Obstacle
 
-
 _REINSTALL = "reinstall onnxruntime, and the GPU's driver if it is cuda"
 
 

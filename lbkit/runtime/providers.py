@@ -83,7 +83,7 @@ def checked_provider(name: str) -> None:
     """
     if name in PROVIDER_CHOICES:
         return
-    near = difflib.get_close_matches(name.lower(), PROVIDER_CHOICES, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), PROVIDER_CHOICES, n=1, cutoff=0.7)  # "gpu" is not "cpu"
     remedy = f"did you mean {near[0]}?" if near else None
     raise ProviderError(f"no provider {name!r}; there are {', '.join(PROVIDER_CHOICES)}", remedy=remedy)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from lbkit.core.geometry import ImageArray, ImageSize
+from lbkit.core.geometry import ImageArray
 from lbkit.synthetic.camera import NEAR_M, Camera
 
 BackgroundName = Literal["gradient", "noise", "shapes", "room", "gym"]
@@ -21,9 +21,7 @@ _TILE_PX: Final = 256
 _PX_PER_M: Final = 100.0
 
 
-def random_background(
-    rng: Generator, camera: Camera, *, name: BackgroundName | None = None
-) -> ImageArray:
+def random_background(rng: Generator, camera: Camera, *, name: BackgroundName | None = None) -> ImageArray:
     """Return an (H, W, 3) uint8 RGB picture without people, floors in the camera's perspective.
 
     Args:
@@ -35,8 +33,19 @@ def random_background(
     image = _PAINTERS[name or kind](rng, camera)
     if rng.random() < 0.5:
         sigma = rng.uniform(0.003, 0.010) * camera.size.height
-        image = _as_image(cv2.GaussianBlur(image, (0, 0), max(sigma, 0.5)))
+        image = _blurred(image, max(sigma, 0.5))
     return image
+
+
+def _blurred(image: ImageArray, sigma_px: float) -> ImageArray:
+    """Return the picture blurred, at a smaller size where the blur leaves nothing that this would lose."""
+    factor = max(1, int(sigma_px / 1.5))
+    if factor == 1:
+        return _as_image(cv2.GaussianBlur(image, (0, 0), sigma_px))
+    height, width = image.shape[:2]
+    small = (max(width // factor, 1), max(height // factor, 1))
+    reduced = cv2.GaussianBlur(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (0, 0), sigma_px / factor)
+    return _as_image(cv2.resize(reduced, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _as_image(array: Any) -> ImageArray:
@@ -67,10 +76,9 @@ def _noise(rng: Generator, camera: Camera) -> ImageArray:
     total = np.zeros((camera.size.height, camera.size.width, 3), dtype=np.float32)
     total += _muted(rng).astype(np.float32)
     for octave in range(2, 7):
-        cells = ImageSize(2**octave, 2**octave)
-        layer = rng.normal(0.0, 90.0 / octave**1.3, (cells.height, cells.width, 3)).astype(np.float32)
+        layer = rng.normal(0.0, 90.0 / octave**1.3, (2**octave, 2**octave, 3)).astype(np.float32)
         layer = 0.6 * layer.mean(axis=2, keepdims=True) + 0.4 * layer
-        total += cv2.resize(layer, camera.size.as_width_height, interpolation=cv2.INTER_CUBIC)
+        total += cv2.resize(layer, camera.size.as_width_height, interpolation=cv2.INTER_LINEAR)
     return np.clip(total, 0, 255).astype(np.uint8)
 
 
@@ -89,7 +97,7 @@ def _shapes(rng: Generator, camera: Camera) -> ImageArray:
             axes = (max(int(spread), 1), max(int(spread * rng.uniform(0.3, 1.0)), 1))
             middle = (int(center[0]), int(center[1]))
             cv2.ellipse(image, middle, axes, rng.uniform(0, 180), 0, 360, color, -1, cv2.LINE_AA)
-    return _as_image(cv2.GaussianBlur(image, (0, 0), max(rng.uniform(0.0, 0.03) * height, 0.6)))
+    return _blurred(image, max(rng.uniform(0.0, 0.03) * height, 0.6))
 
 
 def _texture(rng: Generator) -> ImageArray:
@@ -98,10 +106,12 @@ def _texture(rng: Generator) -> ImageArray:
     image = np.empty((_TILE_PX, _TILE_PX, 3), dtype=np.uint8)
     image[:] = base.astype(np.uint8)
     _PATTERNS[int(rng.integers(len(_PATTERNS)))](rng, image, base)
-    stains = rng.normal(0.0, rng.uniform(2.0, 9.0), (16, 16)).astype(np.float32)
-    grain = rng.normal(0.0, rng.uniform(0.0, 7.0), (_TILE_PX, _TILE_PX)).astype(np.float32)
-    grain += cv2.resize(stains, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_CUBIC)
-    return np.clip(image + grain[..., None], 0, 255).astype(np.uint8)
+    # Uniform noise of bytes (deviation 74 levels) is drawn ten times as fast as Gaussian noise and looks the same.
+    grain = rng.integers(0, 256, (_TILE_PX, _TILE_PX), dtype=np.uint8)
+    stains = cv2.resize(rng.integers(0, 256, (16, 16), dtype=np.uint8), (_TILE_PX, _TILE_PX))
+    fine, coarse = rng.uniform(0.0, 7.0) / 74.0, rng.uniform(2.0, 9.0) / 74.0
+    noise = cv2.addWeighted(grain, fine, stains, coarse, 127.5 * (1.0 - fine - coarse))
+    return _as_image(cv2.addWeighted(image, 1.0, cv2.merge([noise, noise, noise]), 1.0, -127.5))
 
 
 def _plain(rng: Generator, image: ImageArray, base: NDArray[np.float64]) -> None:
@@ -174,14 +184,19 @@ def _painted_room(rng: Generator, camera: Camera) -> tuple[ImageArray, float]:
     floor = _mapped(rng, camera, np.zeros(3), across=right, along=away)
     wall = _mapped(rng, camera, wall_foot, across=along, along=np.array([0.0, 1.0, 0.0]))
     mask = _floor_mask(camera, wall_foot, normal)
-    shaded = _shaded(rng, floor, strength=0.25), _shaded(rng, wall, strength=0.35)
-    image = np.where(mask[..., None], shaded[0], shaded[1])
+    cv2.copyTo(floor, mask, wall)
+    image = _shaded(rng, wall, strength=0.3)
     _paint_skirting(rng, image, camera, wall_foot=wall_foot, along=along)
     return image, distance
 
 
 def _mapped(
-    rng: Generator, camera: Camera, origin: NDArray[np.float64], *, across: NDArray[np.float64], along: NDArray[np.float64]
+    rng: Generator,
+    camera: Camera,
+    origin: NDArray[np.float64],
+    *,
+    across: NDArray[np.float64],
+    along: NDArray[np.float64],
 ) -> ImageArray:
     """Return a repeating texture laid on a plane through a world point, over the whole picture."""
     scale = rng.uniform(0.8, 2.2)
@@ -194,14 +209,17 @@ def _mapped(
     )
 
 
-def _floor_mask(camera: Camera, wall_foot: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return (H, W) pixels whose rays meet the floor before the wall."""
-    columns = (np.arange(camera.size.width) - camera.center_xy[0]) / camera.focal_px
-    rows = (np.arange(camera.size.height) - camera.center_xy[1]) / camera.focal_px
-    up, out = camera.rotation @ np.array([0.0, 1.0, 0.0]), camera.rotation @ normal
-    sinking = -(columns[None] * up[0] + (rows[:, None] * up[1] + up[2])) / camera.position[1]
-    closing = (columns[None] * out[0] + (rows[:, None] * out[1] + out[2])) / ((wall_foot - camera.position) @ normal)
-    mask: NDArray[np.bool_] = sinking > np.maximum(closing, 0.0)
+def _floor_mask(camera: Camera, wall_foot: NDArray[np.float64], normal: NDArray[np.float64]) -> ImageArray:
+    """Return (H, W) pixels, 255, whose rays meet the floor before the wall; 0 elsewhere."""
+    columns = ((np.arange(camera.size.width) - camera.center_xy[0]) / camera.focal_px).astype(np.float32)
+    rows = ((np.arange(camera.size.height) - camera.center_xy[1]) / camera.focal_px).astype(np.float32)[:, None]
+    sink = camera.rotation @ np.array([0.0, -1.0, 0.0]) / camera.position[1]
+    close = camera.rotation @ normal / float((wall_foot - camera.position) @ normal)
+    # A ray (x, y, 1) meets a plane after 1 / (vector . ray): the larger product meets first.
+    ahead = (sink - close).astype(np.float32)
+    floor_first = columns * ahead[0] + (rows * ahead[1] + ahead[2]) > 0
+    sinking = columns * np.float32(sink[0]) + (rows * np.float32(sink[1]) + np.float32(sink[2])) > 0
+    mask: ImageArray = np.where(floor_first & sinking, np.uint8(255), np.uint8(0))
     return mask
 
 
@@ -215,10 +233,11 @@ def _shaded(rng: Generator, image: ImageArray, *, strength: float) -> ImageArray
 
 def _fill(image: ImageArray, camera: Camera, corners: NDArray[np.float64], color: NDArray[np.float64]) -> None:
     """Paint a convex polygon of (n, 3) world points, if all of it lies in front of the camera."""
-    if np.any(camera.to_camera(corners)[:, 2] < 10 * NEAR_M):
+    seen = camera.to_camera(corners)
+    if seen[:, 2].min() < 10 * NEAR_M:
         return
     limit = 8.0 * max(image.shape[:2])
-    points = np.clip(camera.project(corners), -limit, limit)
+    points = np.clip(camera.image_of(seen), -limit, limit)
     cv2.fillConvexPoly(image, np.rint(points * 8).astype(np.int32), _rgb(color), lineType=cv2.LINE_AA, shift=3)
 
 
@@ -269,7 +288,11 @@ def _paint_block(
     up = np.array([0.0, size_m[1], 0.0])
     middle = place + up / 2
     faces = []
-    for half, first, second, shade in ((across, inward, up / 2, 0.8), (inward, across, up / 2, 0.62), (up / 2, across, inward, 1.1)):
+    for half, first, second, shade in (
+        (across, inward, up / 2, 0.8),
+        (inward, across, up / 2, 0.62),
+        (up / 2, across, inward, 1.1),
+    ):
         for sign in (1.0, -1.0):
             center = middle + sign * half
             if (camera.position - center) @ (sign * half) > 0:
@@ -290,7 +313,9 @@ def _post(
     rng: Generator, image: ImageArray, camera: Camera, place: NDArray[np.float64], color: NDArray[np.float64]
 ) -> None:
     width = rng.uniform(0.04, 0.14)
-    _paint_block(image, camera, place, size_m=(width, rng.uniform(1.4, 2.6), width), turn=rng.uniform(0, np.pi), color=color)
+    _paint_block(
+        image, camera, place, size_m=(width, rng.uniform(1.4, 2.6), width), turn=rng.uniform(0, np.pi), color=color
+    )
 
 
 def _rack(

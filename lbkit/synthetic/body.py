@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from lbkit.synthetic.render import Capsule, Color, Part
-from lbkit.synthetic.skeleton import SIDE_SIGNS, BodyShape, Skeleton
+from lbkit.synthetic.skeleton import SIDE_SIGNS, UP, BodyShape, Skeleton, cross
 
 Vector = NDArray[np.float64]
 HairStyle = Literal["short", "long", "ponytail", "bun", "bald", "cap"]
@@ -38,6 +38,7 @@ class Outfit:
         leg_cover: How much of the leg is covered: 0.3 briefs, 0.7 shorts, 1.5 below the knee, 2 trousers.
         looseness: How far cloth stands off the leg, as a factor on its thickness.
         sock_height: Part of the shank under socks.
+        untucked: Whether the shirt hangs over the hips.
         striped: Whether the shirt has bands of `shirt_stripe`.
         hair_style: How the hair is worn.
         chest: Fullness of the chest, 0 to 1.
@@ -56,6 +57,7 @@ class Outfit:
     leg_cover: float = 0.7
     looseness: float = 1.08
     sock_height: float = 0.2
+    untucked: bool = False
     striped: bool = False
     hair_style: HairStyle = "short"
     chest: float = 0.3
@@ -94,7 +96,7 @@ def barbell(skeleton: Skeleton, *, shape: BodyShape, plate_radius_m: float, colo
     left, up, forward = skeleton.trunk_frame
     middle = skeleton.neck + shape.stature_m * (0.012 * up - 0.060 * forward)
     steel: Color = (0.55, 0.56, 0.58)
-    bar = Capsule(Part.GEAR, middle - 0.95 * left, middle + 0.95 * left, 0.015, 0.015, steel, gloss=0.3)
+    bar = Capsule(Part.GEAR, middle - 0.95 * left, middle + 0.95 * left, 0.015, 0.015, steel)
     plates = []
     for sign in SIDE_SIGNS:
         place = middle + sign * 0.72 * left
@@ -124,7 +126,6 @@ class _Tailor:
         stripe_m: float = 0.0,
         flat: tuple[Vector, float] | None = None,
         open_end: bool = False,
-        gloss: float = 0.04,
         fat: float = 1.0,
     ) -> Capsule:
         """Return a capsule with radii in fractions of stature; `fat` is how much of the girth it takes on."""
@@ -142,7 +143,6 @@ class _Tailor:
             flat_axis=axis,
             flatness=flatness,
             open_end=open_end,
-            gloss=gloss,
         )
 
     def _offset(self, point: Vector, frame: Vector, shift: tuple[float, float, float]) -> Vector:
@@ -187,7 +187,11 @@ class _Tailor:
         cloth = {"color": outfit.shirt, "end_color": outfit.shirt_stripe, "stripe_m": stripe}
         belly = self._flesh(Part.TRUNK, (low, bones.waist), (0.076, 0.071), flat=(frame[2], 0.70), fat=1.3, **cloth)  # type: ignore[arg-type]
         chest = self._flesh(
-            Part.TRUNK, (bones.waist, ribs), (0.071, 0.35 * broad + 0.003), flat=(frame[2], 0.70), **cloth  # type: ignore[arg-type]
+            Part.TRUNK,
+            (bones.waist, ribs),
+            (0.071, 0.35 * broad + 0.003),
+            flat=(frame[2], 0.70),
+            **cloth,  # type: ignore[arg-type]
         )
         yoke_ends = [self._offset(bones.neck, frame, (sign * 0.33 * broad, -0.036, -0.004)) for sign in SIDE_SIGNS]
         yoke = self._flesh(Part.TRUNK, (yoke_ends[0], yoke_ends[1]), (0.040, 0.040), outfit.shirt, fat=0.6)
@@ -196,7 +200,16 @@ class _Tailor:
             self._flesh(Part.TRUNK, (neck_base, bones.shoulders[side]), (0.027, 0.029), outfit.shirt, fat=0.6)
             for side in (0, 1)
         ]
-        return [belly, chest, yoke, *slopes, *self._bosom(broad)]
+        return [belly, chest, yoke, *slopes, *self._bosom(broad), *self._shirt_tail()]
+
+    def _shirt_tail(self) -> list[Capsule]:
+        """Return the lower shirt where it hangs over the hips, open below."""
+        if not self.outfit.untucked:
+            return []
+        bones, frame = self.skeleton, self.skeleton.pelvis_frame
+        ends = (bones.waist, self._offset(bones.pelvis, frame, (0, 0.012, -0.004)))
+        flat = (frame[2], 0.74)
+        return [self._flesh(Part.TRUNK, ends, (0.074, 0.097), self.outfit.shirt, flat=flat, open_end=True)]
 
     def _bosom(self, broad: float) -> list[Capsule]:
         bones, fullness = self.skeleton, self.outfit.chest
@@ -218,14 +231,13 @@ class _Tailor:
         brow, chin = self._offset(center, frame, (0, 0.012, 0)), self._offset(center, frame, (0, -0.046, 0.026))
         return [
             self._flesh(Part.HEAD, (nape, throat), (0.034, 0.030), skin, fat=0.5),
-            self._flesh(Part.HEAD, (brow, brow), (0.052, 0.052), skin, flat=narrow, gloss=0.08, fat=0.1),
+            self._flesh(Part.HEAD, (brow, brow), (0.052, 0.052), skin, flat=narrow, fat=0.1),
             self._flesh(
                 Part.HEAD,
                 (self._offset(center, frame, (0, -0.004, 0.010)), chin),
                 (0.044, 0.020),
                 skin,
                 flat=narrow,
-                gloss=0.08,
                 fat=0.2,
             ),
             *self._features(center, frame),
@@ -237,7 +249,9 @@ class _Tailor:
         skin = self.outfit.skin
         shaded: Color = (skin[0] * 0.75, skin[1] * 0.6, skin[2] * 0.6)
 
-        def feature(start: tuple[float, float, float], end: tuple[float, float, float], radius: float, color: Color) -> Capsule:
+        def feature(
+            start: tuple[float, float, float], end: tuple[float, float, float], radius: float, color: Color
+        ) -> Capsule:
             ends = (self._offset(center, frame, start), self._offset(center, frame, end))
             return self._flesh(Part.HEAD, ends, (radius, radius), color, fat=0.0)
 
@@ -247,7 +261,9 @@ class _Tailor:
         ]
         for sign in SIDE_SIGNS:
             features.append(feature((sign * 0.016, 0.006, 0.0445), (sign * 0.018, 0.006, 0.044), 0.0052, _DARK))
-            features.append(feature((sign * 0.010, 0.018, 0.0475), (sign * 0.023, 0.018, 0.0445), 0.0032, self.outfit.hair))
+            features.append(
+                feature((sign * 0.010, 0.018, 0.0475), (sign * 0.023, 0.018, 0.0445), 0.0032, self.outfit.hair)
+            )
             features.append(feature((sign * 0.042, 0.006, -0.006), (sign * 0.043, -0.010, -0.004), 0.008, skin))
         return features
 
@@ -290,7 +306,9 @@ class _Tailor:
         skin = outfit.legwear if covered else outfit.skin
         cap = knee + stature * 0.010 * front
         legs = [
-            self._flesh(part, (top, knee), (0.053, 0.0325), outfit.legwear, end_color=skin, band_at=min(outfit.leg_cover, 1.0)),
+            self._flesh(
+                part, (top, knee), (0.053, 0.0325), outfit.legwear, end_color=skin, band_at=min(outfit.leg_cover, 1.0)
+            ),
             self._flesh(part, (cap - 0.06 * (knee - hip), cap), (0.026, 0.0245), skin, fat=0.7),
             self._flesh(
                 part,
@@ -309,11 +327,12 @@ class _Tailor:
         if outfit.looseness <= 1.02:
             return []
         reach = min(outfit.leg_cover, 1.0)
-        hem = bones.hips[side] + reach * (bones.knees[side] - bones.hips[side])
-        radius = (0.055 - 0.018 * reach) * outfit.looseness
-        return [
-            self._flesh(_THIGHS[side], (top, hem), (0.0545, radius), outfit.legwear, open_end=outfit.leg_cover < 1.0)
-        ]
+        front = 0.005 * self.shape.stature_m * bones.knee_forwards[side]
+        hem = bones.hips[side] + reach * (bones.knees[side] - bones.hips[side]) + front
+        # The thigh below is 0.053 thick at the hip and 0.033 at the knee, and fuller in front.
+        radius = (0.0565 - 0.020 * reach) * outfit.looseness
+        open_end = outfit.leg_cover < 1.0
+        return [self._flesh(_THIGHS[side], (top, hem), (0.0555, radius), outfit.legwear, open_end=open_end)]
 
     def shank(self, side: int) -> list[Capsule]:
         """Return shin, calf, sock and the lower trouser leg."""
@@ -322,19 +341,31 @@ class _Tailor:
         down = ankle - knee
         back = -self._across(down, bones.knee_forwards[side]) * self.shape.stature_m
         covered = max(outfit.leg_cover - 1.0, 0.0)
-        bare = {"end_color": outfit.socks, "band_at": 1.0 - outfit.sock_height}
-        capsules = [
-            self._flesh(part, (knee, ankle), (0.0305, 0.0185), outfit.skin, **bare),  # type: ignore[arg-type]
-            self._flesh(part, (knee + 0.16 * down + 0.011 * back, knee + 0.38 * down + 0.013 * back), (0.027, 0.029), outfit.skin),
-            self._flesh(part, (knee + 0.38 * down + 0.013 * back, knee + 0.82 * down + 0.004 * back), (0.029, 0.017), outfit.skin),
+        cloth = outfit.legwear if covered else outfit.skin
+        low, low_at = (outfit.socks, 1.0 - outfit.sock_height) if covered in (0.0, 1.0) else (outfit.skin, covered)
+        upper = (knee + 0.16 * down + 0.011 * back, knee + 0.38 * down + 0.013 * back)
+        lower = (upper[1], knee + 0.82 * down + 0.004 * back)
+        return [
+            self._flesh(part, (knee, ankle), (0.0305, 0.0185), cloth, end_color=low, band_at=low_at),
+            self._flesh(part, upper, (0.027, 0.029), cloth),
+            self._flesh(part, lower, (0.029, 0.017), cloth, end_color=low, band_at=(low_at - 0.38) / 0.44),
+            *self._trouser_shank(side, covered, back),
         ]
-        if covered > 0:
-            hem = knee + min(covered, 0.97) * down
-            radii = (0.0355 * outfit.looseness, (0.040 - 0.013 * covered) * outfit.looseness)
-            capsules.append(self._flesh(part, (knee, hem), radii, outfit.legwear, open_end=True))
-            calf = (knee + 0.1 * down + 0.010 * back, knee + min(0.55, covered) * down + 0.010 * back)
-            capsules.append(self._flesh(part, calf, (0.030, 0.0315), outfit.legwear))
-        return capsules
+
+    def _trouser_shank(self, side: int, covered: float, back: Vector) -> list[Capsule]:
+        """Return the trouser leg about a shank, open below, down to a fraction of its length."""
+        if covered <= 0:
+            return []
+        bones, outfit, part = self.skeleton, self.outfit, _SHANKS[side]
+        knee, down = bones.knees[side], bones.ankles[side] - bones.knees[side]
+        slack = 0.5 + 0.5 * outfit.looseness
+        hem = knee + covered * down + 0.004 * back
+        radii = (0.0345 * slack, (0.041 - 0.016 * covered) * outfit.looseness)
+        calf = (knee + 0.12 * down + 0.010 * back, knee + min(0.5, covered) * down + 0.010 * back)
+        return [
+            self._flesh(part, (knee, hem), radii, outfit.legwear, open_end=True),
+            self._flesh(part, calf, (0.029 * slack, 0.031 * slack), outfit.legwear),
+        ]
 
     @staticmethod
     def _across(line: Vector, toward: Vector) -> Vector:
@@ -351,8 +382,8 @@ class _Tailor:
         heel, ball, toe, ankle = bones.heels[side], bones.balls[side], bones.toes[side], bones.ankles[side]
         stature = self.shape.stature_m
         along = (ball - heel) / np.linalg.norm(ball - heel)
-        across = np.cross([0.0, 1.0, 0.0], along)
-        up = np.cross(along, across / np.linalg.norm(across))
+        across = cross(UP, along)
+        up = cross(along, across / np.linalg.norm(across))
         lift = stature * up
         tip = toe - 0.020 * stature * (toe - ball) / np.linalg.norm(toe - ball)
         back = heel + 0.020 * stature * along
@@ -369,7 +400,7 @@ class _Tailor:
             (ball + 0.006 * lift, tip + 0.006 * lift, (0.0265, 0.0215), (up, 0.28)),
         ]
         return [
-            *(self._flesh(part, (a, b), radii, outfit.shoes, flat=f, fat=0.3, gloss=0.12) for a, b, radii, f in shoe),
+            *(self._flesh(part, (a, b), radii, outfit.shoes, flat=f, fat=0.3) for a, b, radii, f in shoe),
             *(self._flesh(part, (a, b), radii, sole_color, flat=f, fat=0.3) for a, b, radii, f in soles),
         ]
 
@@ -382,7 +413,9 @@ class _Tailor:
         skin = outfit.skin
 
         def sleeved(ends: tuple[Vector, Vector], radii: tuple[float, float], share: float) -> Capsule:
-            return self._flesh(part, ends, radii, outfit.shirt, end_color=skin, band_at=min(max(share, -1.0), 2.0), fat=0.8)
+            return self._flesh(
+                part, ends, radii, outfit.shirt, end_color=skin, band_at=min(max(share, -1.0), 2.0), fat=0.8
+            )
 
         arm = [
             sleeved((shoulder, elbow), (0.0310, 0.0225), upper if upper < 1 else 2.0),
@@ -398,7 +431,7 @@ class _Tailor:
         bones, skin, part = self.skeleton, self.outfit.skin, _ARMS[side]
         wrist, tip, palm = bones.wrists[side], bones.fingertips[side], bones.palm_normals[side]
         reach = tip - wrist
-        thumbward = np.cross(reach, palm) / np.linalg.norm(reach) * self.shape.stature_m
+        thumbward = cross(reach, palm) / np.linalg.norm(reach) * self.shape.stature_m
         if SIDE_SIGNS[side] > 0:
             thumbward = -thumbward
         knuckles = wrist + 0.46 * reach
@@ -420,7 +453,8 @@ _HAIRS: Final = (
     (0.48, 0.20, 0.10), (0.62, 0.61, 0.60),
 )  # fmt: skip
 _PLAIN: Final = (
-    (0.08, 0.08, 0.09), (0.92, 0.92, 0.91), (0.45, 0.46, 0.48), (0.13, 0.16, 0.28), (0.24, 0.33, 0.48), (0.30, 0.27, 0.22),
+    (0.08, 0.08, 0.09), (0.92, 0.92, 0.91), (0.45, 0.46, 0.48), (0.13, 0.16, 0.28), (0.24, 0.33, 0.48),
+    (0.30, 0.27, 0.22),
 )  # fmt: skip
 
 
@@ -455,9 +489,10 @@ def random_outfit(rng: Generator) -> Outfit:
         leg_cover=float(rng.choice([0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 1.5, 1.97, 1.97, 1.97])),
         looseness=1.0 if tight else float(rng.uniform(1.04, 1.28)),
         sock_height=float(rng.choice([0.0, 0.12, 0.2, 0.4])),
+        untucked=not shirtless and bool(rng.random() < 0.4),
         striped=not shirtless and bool(rng.random() < 0.2),
         hair_style=HAIR_STYLES[rng.choice(len(HAIR_STYLES), p=(0.42, 0.16, 0.16, 0.08, 0.08, 0.10))],
-        chest=float(rng.uniform(0.0, 1.0)),
+        chest=float(rng.uniform(0.0, 0.3 if shirtless else 1.0)),
     )
 
 

@@ -83,7 +83,11 @@ class Camera:
         points = self.to_camera(points_xyz)
         if np.any(points[..., 2] < NEAR_M):
             raise ValueError(f"every point must lie at least {NEAR_M} m in front of the camera")
-        image: NDArray[np.float64] = self.focal_px * points[..., :2] / points[..., 2:] + self.center_xy
+        return self.image_of(points)
+
+    def image_of(self, points_xyz: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map (..., 3) points of the camera's own frame, all in front of it, to (..., 2) image points."""
+        image: NDArray[np.float64] = self.focal_px * points_xyz[..., :2] / points_xyz[..., 2:] + self.center_xy
         return image
 
     def plane_homography(

@@ -1,7 +1,7 @@
 """Pictures of one shaded mannequin each, with every joint known exactly.
 
-`random_figure` draws everything. For a sequence, keep the parts apart: `place_skeleton` poses a body, `dress` puts flesh
-and clothes on it, and `draw_figure` renders it over a background that stays.
+`random_figure` draws everything. For a sequence, keep the parts apart: `place_skeleton` poses a body and `draw_figure`
+renders it, with the same `Scene`, `Camera` and background in every picture.
 """
 
 from __future__ import annotations
@@ -199,9 +199,7 @@ def random_scene(rng: Generator, *, barbells: bool = False) -> Scene:
     )
 
 
-def draw_figure(
-    scene: Scene, skeleton: Skeleton, *, camera: Camera, background: ImageArray, pose: PoseName
-) -> Figure:
+def draw_figure(scene: Scene, skeleton: Skeleton, *, camera: Camera, background: ImageArray, pose: PoseName) -> Figure:
     """Return the picture of a posed skeleton and its truth.
 
     Args:
@@ -267,9 +265,7 @@ def _grainy(rng: Generator, image: ImageArray, *, deviation: float) -> ImageArra
     return cv2.addWeighted(image, 1.0, noise, weight, -127.5 * weight)  # type: ignore[return-value]
 
 
-def _visibility(
-    surfaces: Surfaces, skeleton: Skeleton, camera: Camera, *, deepest_m: float
-) -> NDArray[np.int64]:
+def _visibility(surfaces: Surfaces, skeleton: Skeleton, camera: Camera, *, deepest_m: float) -> NDArray[np.int64]:
     """Return COCO's v of the six joints from what the rays through them met first."""
     joints = skeleton.lower_body_xyz
     depths, points = camera.to_camera(joints)[:, 2], camera.project(joints)
@@ -308,9 +304,10 @@ def _random_lighting(rng: Generator) -> Lighting:
     warmth = rng.normal(0.0, 0.05)
     return Lighting(
         direction,
-        ambient=float(rng.uniform(0.35, 0.75)),
+        ambient=float(rng.uniform(0.45, 0.8)),
         diffuse=float(rng.uniform(0.25, 0.85)),
         tint=(1.0 + warmth, 1.0, 1.0 - warmth),
+        gloss=float(rng.uniform(0.0, 0.25)),
     )
 
 
@@ -324,17 +321,20 @@ def _random_camera(
     target = np.array([0.0, 0.5 * scene.shape.stature_m, 0.0])
     roll = float(rng.normal(0.0, 2.0))
     camera = Camera.looking_at(target, position=position, focal_px=1.0, size=size, roll_deg=roll)
-    capsules = dress(skeleton, shape=scene.shape, outfit=scene.outfit)
-    outline = np.concatenate([_extent(capsule) for capsule in capsules])
-    return camera.framed(outline, box_xyxy=_random_frame(rng, size, cropped=cropped))
+    frame = _random_frame(rng, size, cropped=cropped)
+    return camera.framed(_outline(skeleton, shape=scene.shape), box_xyxy=frame)
 
 
-def _extent(capsule: Capsule) -> NDArray[np.float64]:
-    """Return (14, 3) points: the centre of either sphere and its six outermost points along the axes."""
-    steps = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
-    return np.concatenate(
-        [capsule.start + capsule.start_radius_m * steps, capsule.end + capsule.end_radius_m * steps]
-    )
+def _outline(skeleton: Skeleton, *, shape: BodyShape) -> NDArray[np.float64]:
+    """Return (n, 3) points about a figure: every joint, and as far from it along the axes as flesh and hair reach."""
+    limbs = ("hips", "knees", "ankles", "heels", "toes", "shoulders", "elbows", "wrists", "fingertips")
+    joints = np.concatenate([*(getattr(skeleton, name) for name in limbs), skeleton.head[None]])
+    reach = np.full(len(joints), 0.025 * shape.stature_m)
+    reach[[0, 1, 10, 11]] = 0.065 * shape.girth * shape.stature_m
+    reach[-1] = 0.090 * shape.stature_m
+    steps = np.concatenate([np.eye(3), -np.eye(3)])
+    points: NDArray[np.float64] = joints[:, None] + reach[:, None, None] * steps
+    return points.reshape(-1, 3)
 
 
 def _random_frame(rng: Generator, size: ImageSize, *, cropped: bool) -> NDArray[np.float64]:

@@ -124,8 +124,9 @@ def walking_pose(*, phase: float, stride: float = 1.0, trunk_lean_deg: float = 4
         legs.append(LegPose(stride * hip + trunk_lean_deg, knee, foot_pitch_deg=foot, hip_abduction_deg=-1.0))
         swing = -1.1 * stride * (hip - 6.0)
         arms.append(ArmPose(swing, 9.0, 18.0 + 0.5 * max(swing, 0.0), 10.0))
-    twist = 0.12 * (arms[0].shoulder_flexion_deg - arms[1].shoulder_flexion_deg)
-    return FigurePose(*legs, *arms, trunk_lean_deg=trunk_lean_deg, trunk_twist_deg=-twist)
+    (left_leg, right_leg), (left_arm, right_arm) = legs, arms
+    twist = 0.12 * (right_arm.shoulder_flexion_deg - left_arm.shoulder_flexion_deg)
+    return FigurePose(left_leg, right_leg, left_arm, right_arm, trunk_lean_deg=trunk_lean_deg, trunk_twist_deg=twist)
 
 
 def random_pose(rng: Generator, name: PoseName, *, shape: BodyShape) -> FigurePose:
@@ -178,7 +179,8 @@ def _random_standing(rng: Generator, shape: BodyShape) -> FigurePose:
         lift = heel_lift_deg(shape, straight - _drop_m(shape, elevation, knee)) if side == relaxed else 0.0
         angles = (elevation + lean, knee, abduction + rng.uniform(-1.0, 1.0), turn, 0.0, turn, lift)
         legs.append(LegPose(*angles))
-    return FigurePose(*legs, *random_arms(rng), lean, rng.normal(0.0, 2.5), rng.normal(0.0, 6.0))
+    left_leg, right_leg = legs
+    return FigurePose(left_leg, right_leg, *random_arms(rng), lean, rng.normal(0.0, 2.5), rng.normal(0.0, 6.0))
 
 
 def _random_squat(rng: Generator, shape: BodyShape) -> FigurePose:
@@ -196,9 +198,7 @@ def _random_squat(rng: Generator, shape: BodyShape) -> FigurePose:
     lean = pose.trunk_lean_deg + rng.normal(0.0, 4.0)
     shift = lean - pose.trunk_lean_deg
     left, right = (replace(leg, hip_flexion_deg=leg.hip_flexion_deg + shift) for leg in (left, right))
-    return replace(
-        pose, left_leg=left, right_leg=right, trunk_lean_deg=lean, trunk_side_lean_deg=rng.normal(0.0, 2.0)
-    )
+    return replace(pose, left_leg=left, right_leg=right, trunk_lean_deg=lean, trunk_side_lean_deg=rng.normal(0.0, 2.0))
 
 
 def _random_lunge(rng: Generator, shape: BodyShape) -> FigurePose:
@@ -243,7 +243,14 @@ _AT_SHOULDERS: Final = (10.0, 46.0, 148.0, -18.0)
 _SPREAD: Final = (4.0, 84.0, 10.0, 0.0)
 _CROSSED: Final = (32.0, 8.0, 92.0, 66.0)
 _STANDING_ARMS: Final = ((_HANGING, 8), (_ON_HIPS, 3), (_CROSSED, 2), (_SPREAD, 1), (_OVERHEAD, 1), (_BEFORE_CHEST, 1))
-_SQUATTING_ARMS: Final = ((_FORWARD, 4), (_BEFORE_CHEST, 4), (_AT_SHOULDERS, 3), (_HANGING, 2), (_ON_HIPS, 1), (_OVERHEAD, 1))
+_SQUATTING_ARMS: Final = (
+    (_FORWARD, 4),
+    (_BEFORE_CHEST, 4),
+    (_AT_SHOULDERS, 3),
+    (_HANGING, 2),
+    (_ON_HIPS, 1),
+    (_OVERHEAD, 1),
+)
 
 
 def random_arms(rng: Generator, *, squatting: bool = False) -> tuple[ArmPose, ArmPose]:

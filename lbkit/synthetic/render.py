@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -26,6 +26,8 @@ Color = tuple[float, float, float]
 
 FAR_M: Final = 1e6
 NOTHING: Final = 255
+# A capsule and its second colour share a byte with NOTHING.
+MOST_CAPSULES: Final = 127
 
 
 class Part(IntEnum):
@@ -59,7 +61,6 @@ class Capsule:
         flat_axis: (3,) unit direction in which the capsule is thinner, or None.
         flatness: Thickness along `flat_axis` as a factor on the radii.
         open_end: Leaves out the cap at the end, as a sleeve does.
-        gloss: Strength of the highlight.
     """
 
     part: Part
@@ -74,7 +75,6 @@ class Capsule:
     flat_axis: Doubles | None = None
     flatness: float = 1.0
     open_end: bool = False
-    gloss: float = 0.05
 
     def __post_init__(self) -> None:
         if self.start_radius_m <= 0 or self.end_radius_m <= 0:
@@ -92,12 +92,14 @@ class Lighting:
         ambient: Light from all around, 0 to 1.
         diffuse: Strength of the lamp.
         tint: RGB of the lamp about 1.
+        gloss: Strength of highlights.
     """
 
     direction: Doubles
     ambient: float = 0.5
     diffuse: float = 0.7
     tint: Color = (1.0, 1.0, 1.0)
+    gloss: float = 0.08
 
     def __post_init__(self) -> None:
         if abs(float(np.linalg.norm(self.direction)) - 1.0) > 1e-6 or self.direction[1] <= 0:
@@ -135,7 +137,8 @@ class Surfaces:
         if len(columns) == 0:
             return None
         edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
-        return edges / self.supersampling + np.array([self.left_px, self.top_px] * 2)
+        box: Doubles = edges / self.supersampling + np.array([self.left_px, self.top_px] * 2)
+        return box
 
     def at(self, xy: Doubles) -> tuple[int, float]:
         """Return the Part and depth met nearest to an image point in pixel-centre coordinates."""
@@ -149,24 +152,30 @@ class Surfaces:
 
 @dataclass(frozen=True, slots=True)
 class _Solids:
-    """P capsules in the camera's frame, in the space where each is round.
+    """P capsules in the camera's frame and in the space where each is round ("stretched").
 
     Attributes:
         start: (P, 3) start in the camera's frame, not stretched.
         flat_axis, stretch: (P, 3) and (P,): a point p becomes p + stretch * (flat_axis . p) * flat_axis.
+        place: (P, 3) stretched start.
         axis, length: (P, 3) and (P,): unit vector from start to end and length, stretched.
         radii: (P, 2) at start and end.
         slope: (P,) sine of the cone's half angle, positive where it tapers.
-        windows: (P, 3, 4) left, top, right, bottom in rays of the whole, the start's and the end's outline.
+        inner, rise: (P, 3) vectors whose products with an unstretched ray are those of the stretched ray with minus
+            the place and with the axis.
+        windows: (P, 4) left, top, right, bottom of the outline in rays.
     """
 
     start: Doubles
     flat_axis: Doubles
     stretch: Doubles
+    place: Doubles
     axis: Doubles
     length: Doubles
     radii: Doubles
     slope: Doubles
+    inner: Doubles
+    rise: Doubles
     windows: NDArray[np.int64]
 
 
@@ -174,25 +183,32 @@ def rasterise(capsules: Sequence[Capsule], camera: Camera, *, supersampling: int
     """Return what each ray of a camera meets first, or None where no capsule is in the picture.
 
     Args:
-        capsules: At most 254, all of them in front of the camera.
+        capsules: At most 127, all of them in front of the camera.
         camera: The camera.
         supersampling: Rays a pixel has along each axis.
 
     Raises:
         ValueError: There are too many capsules, or one is not in front of the camera.
     """
-    if len(capsules) >= NOTHING:
-        raise ValueError(f"at most {NOTHING - 1} capsules, got {len(capsules)}")
+    if len(capsules) > MOST_CAPSULES:
+        raise ValueError(f"at most {MOST_CAPSULES} capsules, got {len(capsules)}")
     solids = _prepare(capsules, camera, supersampling)
     window = _union_window(solids, camera.size, supersampling)
     if window is None:
         return None
     left, top, right, bottom = window
+    rays = _Rays.of(window, camera, supersampling)
     depth = np.full((bottom - top, right - left), FAR_M, dtype=np.float32)
     winner = np.full(depth.shape, NOTHING, dtype=np.uint8)
-    rays_x, rays_y = _ray_axes(window, camera, supersampling)
+    windows = solids.windows - np.array([left, top, left, top])
     for index, capsule in enumerate(capsules):
-        _draw(solids, index, rays=(rays_x, rays_y), origin=(left, top), depth=depth, winner=winner, capped=not capsule.open_end)
+        x0, y0, x1, y1 = windows[index]
+        if x1 > x0 and y1 > y0:
+            region = np.s_[y0:y1, x0:x1]
+            found = _meet(solids, index, rays.part(region), capped=not capsule.open_end)
+            nearer = found < depth[region]
+            np.copyto(depth[region], found, where=nearer)
+            np.copyto(winner[region], np.uint8(index), where=nearer)
     parts = np.full(256, NOTHING, dtype=np.uint8)
     parts[: len(capsules)] = [capsule.part for capsule in capsules]
     return Surfaces(left // supersampling, top // supersampling, supersampling, depth, winner, parts[winner])
@@ -200,28 +216,31 @@ def rasterise(capsules: Sequence[Capsule], camera: Camera, *, supersampling: int
 
 def _prepare(capsules: Sequence[Capsule], camera: Camera, supersampling: int) -> _Solids:
     """Bring capsules into the camera's frame and the space where they are round."""
-    starts = camera.to_camera(np.stack([capsule.start for capsule in capsules]))
-    ends = camera.to_camera(np.stack([capsule.end for capsule in capsules]))
+    ends = camera.to_camera(np.array([(capsule.start, capsule.end) for capsule in capsules]))
     radii = np.array([(capsule.start_radius_m, capsule.end_radius_m) for capsule in capsules])
-    nowhere = np.array([0.0, 0.0, 1.0])
-    flat = np.stack([nowhere if capsule.flat_axis is None else capsule.flat_axis for capsule in capsules])
+    level = camera.rotation[2]
+    flat = np.array([level if capsule.flat_axis is None else capsule.flat_axis for capsule in capsules])
     flat = flat @ camera.rotation.T
     flatness = np.array([1.0 if capsule.flat_axis is None else capsule.flatness for capsule in capsules])
     stretch = 1.0 / flatness - 1.0
-    between = ends - starts
-    between += (stretch * np.sum(between * flat, axis=1))[:, None] * flat
+
+    def stretched(vectors: Doubles) -> Doubles:
+        result: Doubles = vectors + (stretch * np.sum(vectors * flat, axis=1))[:, None] * flat
+        return result
+
+    between = stretched(ends[:, 1] - ends[:, 0])
     length = np.linalg.norm(between, axis=1)
     axis = np.where(length[:, None] > 1e-9, between / np.maximum(length, 1e-9)[:, None], [1.0, 0.0, 0.0])
     slope = (radii[:, 0] - radii[:, 1]) / np.maximum(length, 1e-9)
+    place = stretched(ends[:, 0])
     reach = radii * np.maximum(flatness, 1.0)[:, None]
-    windows = _outline_windows(np.stack([starts, ends], axis=1), reach, camera, supersampling)
-    return _Solids(starts, flat, stretch, axis, length, radii, slope, windows)
+    windows = _outline_windows(ends, reach, camera, supersampling)
+    inner, rise = -stretched(place), stretched(axis)
+    return _Solids(ends[:, 0], flat, stretch, place, axis, length, radii, slope, inner, rise, windows)
 
 
-def _outline_windows(
-    centers: Doubles, radii: Doubles, camera: Camera, supersampling: int
-) -> NDArray[np.int64]:
-    """Return (P, 3, 4) windows, in rays, about the hull and the two spheres of each capsule.
+def _outline_windows(centers: Doubles, radii: Doubles, camera: Camera, supersampling: int) -> NDArray[np.int64]:
+    """Return (P, 4) windows, in rays, about the outlines of capsules.
 
     A sphere's outline is met by the tangents from the camera: angle of the centre plus or minus asin(r / d).
 
@@ -236,29 +255,27 @@ def _outline_windows(
     distance = np.hypot(centers[..., :2], centers[..., 2:])
     middle = np.arctan2(centers[..., :2], centers[..., 2:])
     half = np.arcsin(np.minimum(radii[..., None] / distance, 1.0))
-    offset = (camera.center_xy + 0.5) * supersampling
-    low = np.tan(middle - half) * camera.focal_px * supersampling + offset
-    high = np.tan(middle + half) * camera.focal_px * supersampling + offset
+    scale, offset = camera.focal_px * supersampling, (camera.center_xy + 0.5) * supersampling
+    low = (np.tan(middle - half) * scale + offset).min(axis=1)
+    high = (np.tan(middle + half) * scale + offset).max(axis=1)
     limit = np.array(camera.size.as_width_height) * supersampling
-    spheres = np.concatenate([np.clip(np.floor(low), 0, limit), np.clip(np.ceil(high), 0, limit)], axis=-1)
-    hull = np.concatenate([spheres[..., :2].min(axis=1), spheres[..., 2:].max(axis=1)], axis=-1)
-    return np.concatenate([hull[:, None], spheres], axis=1).astype(np.int64)
+    windows = np.concatenate([np.clip(np.floor(low), 0, limit), np.clip(np.ceil(high), 0, limit)], axis=-1)
+    return windows.astype(np.int64)
 
 
 def _union_window(solids: _Solids, size: ImageSize, supersampling: int) -> tuple[int, int, int, int] | None:
     """Return the window, in rays and whole pixels, that holds every capsule."""
-    hulls = solids.windows[:, 0]
-    hulls = hulls[np.all(hulls[:, 2:] > hulls[:, :2], axis=1)]
-    if len(hulls) == 0:
+    seen = solids.windows[np.all(solids.windows[:, 2:] > solids.windows[:, :2], axis=1)]
+    if len(seen) == 0:
         return None
-    left, top = hulls[:, :2].min(axis=0) // supersampling
-    right, bottom = -(-hulls[:, 2:].max(axis=0) // supersampling)
-    right, bottom = min(right, size.width), min(bottom, size.height)
-    return tuple(int(edge) * supersampling for edge in (left, top, right, bottom))  # type: ignore[return-value]
+    left, top = seen[:, :2].min(axis=0) // supersampling * supersampling
+    right, bottom = -(-seen[:, 2:].max(axis=0) // supersampling) * supersampling
+    right, bottom = min(right, size.width * supersampling), min(bottom, size.height * supersampling)
+    return int(left), int(top), int(right), int(bottom)
 
 
 def _ray_axes(window: tuple[int, int, int, int], camera: Camera, supersampling: int) -> tuple[Floats, Floats]:
-    """Return the rays' x and y at depth 1: (w,) and (h,); a ray is (x, y, 1)."""
+    """Return x (w,) and y (h,) of the rays (x, y, 1) of a window given in rays: left, top, right, bottom."""
     left, top, right, bottom = window
     columns = (np.arange(left, right) + 0.5) / supersampling - 0.5
     rows = (np.arange(top, bottom) + 0.5) / supersampling - 0.5
@@ -267,103 +284,102 @@ def _ray_axes(window: tuple[int, int, int, int], camera: Camera, supersampling: 
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def _draw(
-    solids: _Solids,
-    index: int,
-    *,
-    rays: tuple[Floats, Floats],
-    origin: tuple[int, int],
-    depth: Floats,
-    winner: NDArray[np.uint8],
-    capped: bool,
-) -> None:
-    """Put one capsule into the depth buffer: its cone, then the caps."""
-    meetings = [(0, _meet_cone), (1, _meet_start)] + ([(2, _meet_end)] if capped else [])
-    for which, meet in meetings:
-        left, top, right, bottom = solids.windows[index, which] - np.array(origin * 2)
-        if right <= left or bottom <= top or (which == 0 and abs(solids.slope[index]) >= 0.999):
-            continue
-        region = np.s_[top:bottom, left:right]
-        found = meet(solids, index, rays[0][None, left:right], rays[1][top:bottom, None])
-        nearer = found < depth[region]
-        np.copyto(depth[region], found, where=nearer)
-        np.copyto(winner[region], np.uint8(index), where=nearer)
+@dataclass(frozen=True, slots=True)
+class _Rays:
+    """Rays (x, y, 1) on a grid: x (1, w), y (h, 1), and their squared lengths (h, w)."""
+
+    x: Floats
+    y: Floats
+    norms: Floats
+
+    @classmethod
+    def of(cls, window: tuple[int, int, int, int], camera: Camera, supersampling: int) -> _Rays:
+        """Return the rays of a window given in rays: left, top, right, bottom."""
+        columns, rows = _ray_axes(window, camera, supersampling)
+        x, y = columns[None], rows[:, None]
+        return cls(x, y, x * x + (y * y + np.float32(1.0)))
+
+    def part(self, region: tuple[slice, slice]) -> _Rays:
+        """Return the rays of a region (rows, columns)."""
+        rows, columns = region
+        return _Rays(self.x[:, columns], self.y[rows], self.norms[region])
+
+    def along(self, vector: Doubles) -> Floats:
+        """Return the inner products (h, w) of a vector with the rays."""
+        a, b, c = vector.tolist()
+        return self.x * np.float32(a) + (self.y * np.float32(b) + np.float32(c))
 
 
-def _along(vector: Doubles, x: Floats, y: Floats) -> Floats:
-    """Return the inner products of a vector with the rays (x, y, 1)."""
-    a, b, c = vector.astype(np.float32)
-    return (a * x) + (b * y + c)
+def _meet(solids: _Solids, index: int, rays: _Rays, *, capped: bool) -> Floats:
+    """Return the depth (h, w) at which rays first meet a capsule, NaN where they miss it.
 
-
-def _stretched(solids: _Solids, index: int, vector: Doubles) -> Doubles:
-    axis = solids.flat_axis[index]
-    stretched: Doubles = vector + solids.stretch[index] * float(axis @ vector) * axis
-    return stretched
-
-
-def _ray_norms(solids: _Solids, index: int, x: Floats, y: Floats) -> Floats:
-    """Return the squared lengths of the stretched rays."""
-    norms = x * x + (y * y + np.float32(1.0))
-    stretch = solids.stretch[index]
-    if stretch:
-        norms += np.float32(stretch * (2.0 + stretch)) * np.square(_along(solids.flat_axis[index], x, y))
-    return norms
-
-
-def _meet_sphere(solids: _Solids, index: int, center: Doubles, radius: float, x: Floats, y: Floats) -> Floats:
-    """Return the depth at which rays meet a sphere given by its stretched centre, NaN where they miss."""
-    norms = _ray_norms(solids, index, x, y)
-    inner = _along(_stretched(solids, index, center), x, y)
-    within = inner * inner
-    within -= norms * np.float32(center @ center - radius**2)
-    with np.errstate(invalid="ignore"):
-        np.sqrt(within, out=within)
-    inner -= within
-    inner /= norms
-    return inner
-
-
-def _meet_start(solids: _Solids, index: int, x: Floats, y: Floats) -> Floats:
-    center = _stretched(solids, index, solids.start[index])
-    return _meet_sphere(solids, index, center, float(solids.radii[index, 0]), x, y)
-
-
-def _meet_end(solids: _Solids, index: int, x: Floats, y: Floats) -> Floats:
-    center = _stretched(solids, index, solids.start[index]) + solids.length[index] * solids.axis[index]
-    return _meet_sphere(solids, index, center, float(solids.radii[index, 1]), x, y)
-
-
-def _meet_cone(solids: _Solids, index: int, x: Floats, y: Floats) -> Floats:
-    """Return the depth at which rays meet the cone between the circles where it touches the spheres, else NaN.
-
-    With q from the start, h = axis . q, slope s and c^2 = 1 - s^2 the cone is c^2 (q.q) - (h^2 - 2 h r s + r^2) = 0 less
-    terms that cancel; along a ray q = t d - p that is a quadratic in t.
+    Both spheres are inscribed in the endless cone, so a ray that misses the cone misses the capsule, and one that
+    enters the cone beyond a touching circle can only meet the cap on that side.
     """
-    axis, slope, radius = solids.axis[index], solids.slope[index], solids.radii[index, 0]
-    place = _stretched(solids, index, solids.start[index])
-    squared_cos = 1.0 - slope**2
-    height = -float(axis @ place)
-    rise = _along(_stretched(solids, index, axis), x, y)
-    inner = _along(_stretched(solids, index, -place), x, y)
-    square = _ray_norms(solids, index, x, y)
-    square *= np.float32(squared_cos)
-    square -= rise * rise
-    inner *= np.float32(squared_cos)
-    inner -= rise * np.float32(height - radius * slope)
-    constant = squared_cos * float(place @ place - height**2) - (radius - height * slope) ** 2
-    root = inner * inner
-    root -= square * np.float32(constant)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        np.sqrt(root, out=root)
-        root += inner
-        root /= square
-    np.negative(root, out=root)
-    rise *= root
-    low, high = radius * slope - height, solids.length[index] + solids.radii[index, 1] * slope - height
+    norms = rays.norms
+    stretch = float(solids.stretch[index])
+    if stretch:
+        across = rays.along(solids.flat_axis[index])
+        norms = norms + np.float32(stretch * (2.0 + stretch)) * (across * across)
+    inner = rays.along(solids.inner[index])
+    slope, (start_radius, end_radius) = float(solids.slope[index]), solids.radii[index]
+    length, place = float(solids.length[index]), solids.place[index]
+    end = place + length * solids.axis[index]
+    if abs(slope) >= 0.999:  # one sphere holds the other
+        rise = rays.along(solids.rise[index] * (length if slope < 0 else 0.0))
+        center, radius = (end, end_radius) if slope < 0 else (place, start_radius)
+        return _meet_sphere(norms, inner - rise, constant=float(center @ center - radius**2))
+    rise = rays.along(solids.rise[index])
+    depth, below, above = _meet_cone(solids, index, norms=norms, inner=inner, rise=rise)
+    depth[below] = _meet_sphere(norms[below], inner[below], constant=float(place @ place - start_radius**2))
+    inner_end = inner[above] - np.float32(length) * rise[above]
+    cap = _meet_sphere(norms[above], inner_end, constant=float(end @ end - end_radius**2))
+    depth[above] = cap if capped else np.nan
+    return depth
+
+
+def _meet_sphere(norms: Floats, inner: Floats, *, constant: float) -> Floats:
+    """Return the depth at which rays meet a sphere, NaN where they miss.
+
+    Args:
+        norms: Squared lengths of the stretched rays.
+        inner: Their products with the camera's place as seen from the centre.
+        constant: Squared distance of the centre less the squared radius.
+    """
     with np.errstate(invalid="ignore"):
-        root[~((rise > np.float32(low)) & (rise < np.float32(high)) & (root > 0))] = np.nan
-    return root
+        root = np.sqrt(inner * inner - norms * np.float32(constant))
+    depth: Floats = -(inner + root) / norms
+    return depth
+
+
+def _meet_cone(
+    solids: _Solids, index: int, *, norms: Floats, inner: Floats, rise: Floats
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return where rays enter the endless cone (NaN where they miss), and whether before or beyond its used part.
+
+    With q from the start, h = axis . q, r the start's radius, s the slope and c^2 = 1 - s^2, the cone that touches both
+    spheres is c^2 (q.q - h^2) = (r - h s)^2; along a ray that is a quadratic in the depth.
+    """
+    slope, radius, axis, place = solids.slope[index], solids.radii[index, 0], solids.axis[index], solids.place[index]
+    squared_cos, height = 1.0 - slope**2, -float(axis @ place)
+    square = norms * np.float32(squared_cos) - rise * rise
+    half = inner * np.float32(squared_cos) - rise * np.float32(height - radius * slope)
+    constant = squared_cos * float(place @ place - height**2) - (radius - height * slope) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        depth: Floats = half * half
+        depth -= square * np.float32(constant)
+        np.sqrt(depth, out=depth)
+        depth += half
+        depth /= -square
+        level = rise * depth
+        below = level <= np.float32(radius * slope - height)
+        above = level >= np.float32(solids.length[index] + solids.radii[index, 1] * slope - height)
+    steep = square < 0
+    if steep.any():
+        # A ray steeper than the cone may come from inside it: the cap is the one that faces the camera.
+        beside = steep & (below | above)
+        below, above = (below & ~beside) | (beside & (rise > 0)), (above & ~beside) | (beside & (rise <= 0))
+    return depth, below, above
 
 
 def shade(
@@ -381,121 +397,166 @@ def shade(
     Returns:
         (h, w, 3) RGB 0 to 255 multiplied by coverage, and (h, w) coverage 0 to 1, for the window's pixels.
     """
-    hit = surfaces.capsule != NOTHING
-    indices = surfaces.capsule[hit]
-    solids = _prepare(capsules, camera, surfaces.supersampling)
-    normals, heights = _normals(surfaces, solids, camera, hit, indices)
-    colors = _surface_colors(capsules, solids, indices, heights)
-    gloss = np.array([capsule.gloss for capsule in capsules], dtype=np.float32)[indices]
-    light = _light(normals, camera, lighting, gloss=gloss)
-    relief = _folds(rng, ImageSize.of(hit))[hit] * _occlusion(surfaces, hit)[hit]
-    canvas = np.zeros((*hit.shape, 3), dtype=np.float32)
-    canvas[hit] = np.clip(colors * light[0] * relief[:, None] + light[1], 0.0, 1.0) * 255.0
-    return _averaged(canvas, surfaces.supersampling), _averaged(hit.astype(np.float32), surfaces.supersampling)
+    paint = _averaged_paint(surfaces, capsules, camera)
+    coverage = paint[..., 3] * np.float32(1 / 255)
+    normals, depth, seen = _relief(surfaces, capsules, camera)
+    light = _light(_smoothed(normals), camera, lighting)
+    light *= (_folds(rng, ImageSize.of(coverage)) * _occlusion(depth, seen))[..., None]
+    return np.minimum(paint[..., :3] * light, np.float32(255.0)), coverage
 
 
-def _averaged(array: Floats, factor: int) -> Floats:
-    size = (array.shape[1] // factor, array.shape[0] // factor)
-    # OpenCV's stubs do not know that a float array gives a float array.
-    return cv2.resize(array, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-
-
-def _normals(
-    surfaces: Surfaces, solids: _Solids, camera: Camera, hit: NDArray[np.bool_], indices: NDArray[np.uint8]
-) -> tuple[Floats, Floats]:
-    """Return the unit normals (N, 3) in the camera's frame and where along the axis (N,), metres, they stand.
-
-    The normals are smoothed a little over the picture, which rounds the seams between capsules as skin does.
-    """
-    height, width = hit.shape
+def _averaged_paint(surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera) -> ImageArray:
+    """Return (h, w, 4) uint8 RGB and coverage, averaged down to pixels, the colours multiplied by coverage."""
+    entries = surfaces.capsule.copy()
+    banded = np.zeros(256, dtype=bool)
+    banded[: len(capsules)] = [item.end_color is not None for item in capsules]
+    places = np.flatnonzero(banded[surfaces.capsule])
+    second = _beyond_band(surfaces, capsules, camera, places)
+    entries.ravel()[places[second]] += MOST_CAPSULES
+    palette = np.zeros((256, 4), dtype=np.uint8)
+    for offset, colors in (
+        (0, [item.color for item in capsules]),
+        (MOST_CAPSULES, [item.end_color or item.color for item in capsules]),
+    ):
+        palette[offset : offset + len(capsules), :3] = np.rint(np.array(colors) * 255.0)
+        palette[offset : offset + len(capsules), 3] = 255
+    # One look-up of four bytes at once.
+    painted = palette.view(np.uint32)[:, 0][entries].view(np.uint8).reshape(*entries.shape, 4)
     step = surfaces.supersampling
-    window = (surfaces.left_px * step, surfaces.top_px * step, surfaces.left_px * step + width, surfaces.top_px * step + height)
-    x, y = _ray_axes(window, camera, step)
-    rows, columns = np.nonzero(hit)
-    depth = surfaces.depth_m[hit]
-    points = np.stack([x[columns] * depth, y[rows] * depth, depth], axis=1)
-    normal, along = _capsule_normals(points, solids, indices)
-    field = np.zeros((*hit.shape, 3), dtype=np.float32)
-    field[hit] = normal
-    smooth = cv2.GaussianBlur(field, (0, 0), max(0.8, 0.006 * height))[hit]
-    smooth /= np.maximum(np.sqrt(np.einsum("ij,ij->i", smooth, smooth)), 1e-6)[:, None]
-    return smooth, along
+    size = (entries.shape[1] // step, entries.shape[0] // step)
+    # OpenCV's stubs do not know that a uint8 array gives a uint8 array.
+    return cv2.resize(painted, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
-def _capsule_normals(points: Floats, solids: _Solids, indices: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Return the unit normals (N, 3) of capsules at (N, 3) points on them, and the feet (N,) of these on the axes."""
-
-    def of(table: Doubles) -> Floats:
-        return table.astype(np.float32)[indices]
-
-    flat, stretch, axis = of(solids.flat_axis), of(solids.stretch), of(solids.axis)
-    local = points - of(solids.start)
-    local += (stretch * np.einsum("ij,ij->i", local, flat))[:, None] * flat
+def _beyond_band(
+    surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera, places: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Return whether rays (flat indices) met the second colour: beyond the band, or in every other stripe."""
+    solids = _prepare(capsules, camera, surfaces.supersampling)
+    indices = surfaces.capsule.ravel()[places].astype(np.intp)
+    points = _met_points(surfaces, camera, places)
     slope = np.clip(solids.slope, -0.999, 0.999)
-    height = np.einsum("ij,ij->i", local, axis)
-    foot = (height - of(solids.radii[:, 0] * slope)) / of(1.0 - slope**2)
-    foot = np.clip(foot, np.float32(0.0), of(solids.length))
-    normal = local - foot[:, None] * axis
-    normal += (stretch * np.einsum("ij,ij->i", normal, flat))[:, None] * flat
-    normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
-    return normal, foot
+    widening = 1.0 / (1.0 - slope**2)
+    offset = np.sum(solids.axis * solids.place, axis=1) + solids.radii[:, 0] * slope
+    bands = np.array([item.band_at for item in capsules])
+    # The caps belong to the ends of the axis, so a band at or beyond the end is never reached.
+    limit = np.where(bands < 1.0, bands * solids.length, np.inf)
+    period = np.array([item.stripe_m for item in capsules])
+    rows = np.stack([*(solids.rise * widening[:, None]).T, offset * widening, limit, period])
+    values = np.take(rows.astype(np.float32), indices, axis=1)
+    foot = np.maximum(_dot(points, values[:3]) - values[3], np.float32(0.0))
+    second: NDArray[np.bool_] = foot > values[4]
+    if period.any():
+        turns = foot / np.maximum(values[5], np.float32(1e-6))
+        second |= (values[5] > 0) & (turns - np.floor(turns) > 0.5)
+    return second
 
 
-def _surface_colors(
-    capsules: Sequence[Capsule], solids: _Solids, indices: NDArray[np.uint8], heights: Floats
-) -> Floats:
-    """Return (N, 3) colours: each capsule's first, or its second beyond the band and in every other stripe."""
-    pairs = np.array([(item.color, item.end_color or item.color) for item in capsules], dtype=np.float32)
-    limits = np.array([item.band_at for item in capsules]) * np.maximum(solids.length, 1e-6)
-    second = heights > limits.astype(np.float32)[indices]
-    stripes = np.array([item.stripe_m for item in capsules], dtype=np.float32)
-    if stripes.any():
-        period = stripes[indices]
-        turns = heights / np.maximum(period, np.float32(1e-6))
-        second |= (period > 0) & (turns - np.floor(turns) > 0.5)
-    chosen: Floats = pairs[indices, second.astype(np.intp)]
-    return chosen
+def _met_points(surfaces: Surfaces, camera: Camera, places: NDArray[np.intp]) -> Floats:
+    """Return the points (3, N) in the camera's frame that rays (flat indices) met."""
+    height, width = surfaces.capsule.shape
+    step = surfaces.supersampling
+    left, top = surfaces.left_px * step, surfaces.top_px * step
+    x, y = _ray_axes((left, top, left + width, top + height), camera, step)
+    depth = surfaces.depth_m.ravel()[places]
+    rows, columns = np.divmod(places, width)
+    return np.stack([x[columns] * depth, y[rows] * depth, depth])
 
 
-def _light(
-    normals: Floats, camera: Camera, lighting: Lighting, *, gloss: Floats
-) -> tuple[Floats, Floats]:
-    """Return the light (N, 3) that falls on surfaces and the highlight (N, 1) that they add."""
-    lamp = (camera.rotation @ lighting.direction).astype(np.float32)
-    sky = camera.rotation[:, 1].astype(np.float32)
-    facing = normals @ lamp
-    # Wrapped a little around the terminator, as light through skin and cloth is.
-    direct = np.float32(lighting.diffuse) * np.clip((facing + 0.15) / 1.15, 0.0, None)
-    around = np.float32(lighting.ambient) * (0.75 + 0.25 * (normals @ sky))
+def _relief(surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera) -> tuple[Floats, Floats, Floats]:
+    """Return normals (h, w, 3) in the camera's frame, depth (h, w) and 1 where a pixel has them, all 0 elsewhere.
+
+    One ray a pixel suffices: light varies slowly, and what it falls on is averaged over all rays.
+    """
+    step = surfaces.supersampling
+    rows, columns = np.nonzero(surfaces.capsule[::step, ::step] != NOTHING)
+    places = rows * (step * surfaces.capsule.shape[1]) + columns * step
+    indices = surfaces.capsule.ravel()[places].astype(np.intp)
+    points = _met_points(surfaces, camera, places)
+    height, width = surfaces.capsule.shape[0] // step, surfaces.capsule.shape[1] // step
+    field = np.zeros((5, height, width), dtype=np.float32)
+    flat = field.reshape(5, -1)
+    target = rows * width + columns
+    solids = _prepare(capsules, camera, step)
+    for plane, values in zip(flat, (*_capsule_normals(points, solids, indices), points[2]), strict=False):
+        plane[target] = values
+    flat[4][target] = 1.0
+    # OpenCV's stubs do not know that float arrays give a float array.
+    normals: Any = cv2.merge([field[0], field[1], field[2]])
+    return normals, field[3], field[4]
+
+
+def _capsule_normals(points: Floats, solids: _Solids, indices: NDArray[np.intp]) -> Floats:
+    """Return the unit normals (3, N) of capsules at (3, N) points on them."""
+    slope = np.clip(solids.slope, -0.999, 0.999)
+    squared_cos = 1.0 - slope**2
+    scalars = (solids.stretch, solids.radii[:, 0] * slope / squared_cos, 1.0 / squared_cos, solids.length)
+    table = np.concatenate([solids.start.T, solids.flat_axis.T, solids.axis.T, np.stack(scalars)])
+    values = np.take(table.astype(np.float32), indices, axis=1)
+    flat, axis = values[3:6], values[6:9]
+    stretch, touch, widening, length = values[9:]
+    local: Floats = points - values[0:3]
+    local += (stretch * _dot(local, flat)) * flat
+    local -= np.minimum(np.maximum(_dot(local, axis) * widening - touch, 0), length) * axis
+    local += (stretch * _dot(local, flat)) * flat
+    local /= np.maximum(np.sqrt(_dot(local, local)), np.float32(1e-9))
+    return local
+
+
+def _dot(first: Floats, second: Floats) -> Floats:
+    """Return the inner products (N,) of (3, N) vectors."""
+    products: Floats = first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+    return products
+
+
+def _smoothed(normals: Floats) -> Floats:
+    """Return unit normals smoothed a little over the picture, which rounds the seams between capsules as skin does."""
+    smooth: Any = cv2.GaussianBlur(normals, (0, 0), max(0.5, 0.005 * normals.shape[0]))
+    length = np.sqrt(smooth[..., 0] ** 2 + smooth[..., 1] ** 2 + smooth[..., 2] ** 2)
+    unit: Floats = smooth / np.maximum(length, np.float32(1e-6))[..., None]
+    return unit
+
+
+def _light(normals: Floats, camera: Camera, lighting: Lighting) -> Floats:
+    """Return the light (h, w, 3) on surfaces with (h, w, 3) normals, highlights included."""
+    lamp = camera.rotation @ lighting.direction
     # Halfway between the lamp and the viewer, who is roughly along -z of the camera's frame.
-    halfway = lamp + np.array([0.0, 0.0, -1.0], dtype=np.float32)
+    halfway = lamp + np.array([0.0, 0.0, -1.0])
     halfway /= max(float(np.linalg.norm(halfway)), 1e-6)
-    shine = gloss * np.clip(normals @ halfway, 0.0, None) ** 16
-    tint = np.array(lighting.tint, dtype=np.float32)
-    return around[:, None] + direct[:, None] * tint, shine[:, None]
+    products = normals.reshape(-1, 3) @ np.stack([lamp, camera.rotation[:, 1], halfway], axis=1).astype(np.float32)
+    facing, upward, shining = products.T.reshape(3, *normals.shape[:2])
+    # Wrapped a little around the terminator, as light through skin and cloth is.
+    direct = np.float32(lighting.diffuse) * np.maximum((facing + np.float32(0.15)) / np.float32(1.15), 0)
+    around = np.float32(lighting.ambient) * (np.float32(0.75) + np.float32(0.25) * upward)
+    shine = np.square(np.square(np.square(np.maximum(shining, 0))))
+    direct += np.float32(lighting.gloss) * shine * shine
+    # OpenCV's stubs do not know that float arrays give a float array.
+    merged: Any = cv2.merge([around + direct * np.float32(channel) for channel in lighting.tint])
+    return merged  # type: ignore[no-any-return]
 
 
 def _folds(rng: Generator, size: ImageSize) -> Floats:
     """Return (h, w) factors about 1 that vary smoothly, as cloth and skin do."""
-    coarse = ImageSize(max(size.height // 12, 2), max(size.width // 12, 2))
-    noise = rng.normal(1.0, 0.07, (coarse.height, coarse.width)).astype(np.float32)
+    coarse = (max(size.height // 14, 2), max(size.width // 14, 2))
+    noise = rng.normal(1.0, 0.03, coarse).astype(np.float32)
+    # OpenCV's stubs do not know that a float array gives a float array.
     return cv2.resize(noise, size.as_width_height, interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
-def _occlusion(surfaces: Surfaces, hit: NDArray[np.bool_]) -> Floats:
-    """Return (h, w) factors below 1 where a surface lies just behind its neighbours in the picture."""
-    height = hit.shape[0]
-    seen = hit.astype(np.float32)
-    depth = np.where(hit, surfaces.depth_m, np.float32(0.0))
-    side = max(3, round(0.05 * height)) | 1
-    mean = cv2.blur(depth, (side, side)) / np.maximum(cv2.blur(seen, (side, side)), np.float32(1e-3))
-    behind: Floats = np.clip(depth - mean, np.float32(0.0), np.float32(0.12))
-    return np.float32(1.0) - np.float32(3.2) * behind
+def _occlusion(depth: Floats, seen: Floats) -> Floats:
+    """Return (h, w) factors below 1 where a surface lies just behind its neighbours in the picture.
+
+    Args:
+        depth: (h, w) metres, 0 where nothing was met.
+        seen: (h, w) 1 where something was met, else 0.
+    """
+    side = max(3, round(0.06 * depth.shape[0])) | 1
+    around = cv2.blur(depth, (side, side)) / np.maximum(cv2.blur(seen, (side, side)), np.float32(1e-3))
+    factors: Floats = np.float32(1.0) - np.float32(3.2) * np.minimum(np.maximum(depth - around, 0), np.float32(0.12))
+    return factors
 
 
-def composite(
-    background: ImageArray, surfaces: Surfaces, colors: Floats, *, coverage: Floats
-) -> ImageArray:
+def composite(background: ImageArray, surfaces: Surfaces, colors: Floats, *, coverage: Floats) -> ImageArray:
     """Return the (H, W, 3) background with shaded surfaces over it.
 
     Args:
@@ -526,16 +587,19 @@ def cast_shadow(
         lighting: Its lamp casts.
         strength: 0 for none, 1 for black.
     """
-    outlines = _shadow_outlines(capsules, lighting)
-    visible = camera.to_camera(outlines)[..., 2].min(axis=1) > NEAR_M
-    mask = np.zeros(image.shape[:2], dtype=np.uint8)
-    limit = 4.0 * max(image.shape[:2])
-    for outline in camera.project(outlines[visible]):
-        hull = cv2.convexHull(np.clip(outline, -limit, limit).astype(np.float32))
-        cv2.fillConvexPoly(mask, np.rint(hull * 8).astype(np.int32), (255,), lineType=cv2.LINE_AA, shift=3)
-    blur = max(0.6, 0.03 * camera.focal_px / float(np.linalg.norm(camera.position)))
-    soft = cv2.GaussianBlur(mask, (0, 0), blur)
-    light = 255 - np.rint(soft * np.float32(strength)).astype(np.uint8)
+    outlines = _shadow_outlines([item for item in capsules if item.start_radius_m > 0.014], lighting)
+    outlines = camera.to_camera(outlines)
+    outlines = outlines[outlines[..., 2].min(axis=1) > NEAR_M]
+    height, width = image.shape[:2]
+    mask = np.zeros(((height + 1) // 2, (width + 1) // 2), dtype=np.uint8)
+    limit = 4.0 * max(height, width)
+    # Half the resolution is enough for something blurred; 8 steps a pixel of it.
+    corners = (np.clip(camera.image_of(outlines), -limit, limit) - 0.5) / 2
+    for outline in np.rint(corners * 8).astype(np.int32):
+        cv2.fillConvexPoly(mask, cv2.convexHull(outline), (255,), lineType=cv2.LINE_AA, shift=3)
+    blur = max(0.6, 0.015 * camera.focal_px / float(np.linalg.norm(camera.position)))
+    soft = cv2.resize(cv2.GaussianBlur(mask, (0, 0), blur), (width, height), interpolation=cv2.INTER_LINEAR)
+    light = cv2.convertScaleAbs(soft, alpha=-strength, beta=255.0)
     # OpenCV's stubs do not know that uint8 arrays give a uint8 array.
     return cv2.multiply(image, cv2.merge([light, light, light]), scale=1 / 255)  # type: ignore[return-value]
 
@@ -551,6 +615,6 @@ def _shadow_outlines(capsules: Sequence[Capsule], lighting: Lighting) -> Doubles
     across = np.array([away[2], 0.0, -away[0]])
     angles = np.linspace(0.0, 2 * np.pi, 10, endpoint=False)
     circle = np.cos(angles)[:, None] * away / lamp[1] + np.sin(angles)[:, None] * across
-    outlines = feet[:, :, None] + radii[:, :, None, None] * circle
+    outlines: Doubles = feet[:, :, None] + radii[:, :, None, None] * circle
     outlines[..., 1] = 0.0
     return outlines.reshape(len(capsules), -1, 3)

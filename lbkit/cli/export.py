@@ -1,0 +1,114 @@
+"""`lbkit export`: a trained network to a verified ONNX file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbkit.cli.options import DECODER_CHOICES, NearestChoice, force_option, is_quiet, json_option, output_option
+
+if TYPE_CHECKING:
+    from lbkit.export.pipeline import ExportReport
+    from lbkit.export.verification import BatchAgreement
+
+INPUT_CHOICES = ("uint8", "float32")
+NO_DECODER = "none"
+
+
+@click.command()
+@click.option("--model", required=True, metavar="NAME", help="The network: baseline, fpn or cnn.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Its weights.  [default: NAME.safetensors in LBKIT_CHECKPOINTS, then in training/checkpoints]",
+)
+@click.option(
+    "--input",
+    "input_dtype",
+    type=NearestChoice(INPUT_CHOICES),
+    default="uint8",
+    show_default=True,
+    help="uint8 takes RGB crops and normalises them in the graph; float32 takes the bare network's input.",
+)
+@click.option(
+    "--decode",
+    type=NearestChoice((NO_DECODER, *DECODER_CHOICES)),
+    default=NO_DECODER,
+    show_default=True,
+    help="Fold a decoder into the graph, which then gives keypoints in input pixels.",
+)
+@click.option("--keep-heatmaps", is_flag=True, help="Give the heatmaps beside the keypoints.")
+@click.option("--simplify/--no-simplify", default=True, show_default=True, help="Run onnxsim over the graph.")
+@click.option("--opset", type=int, metavar="N", help="ONNX operator set, 18 to 23.  [default: 18]")
+@output_option
+@force_option
+@json_option
+def export(
+    *, model: str, checkpoint: Path | None, output: Path | None, force: bool, as_json: bool, **chosen: Any
+) -> None:
+    """Export a trained network to ONNX and verify the file against PyTorch.
+
+    The file is written to --output (exported/NAME.onnx unless given) with a JSON of golden vectors beside it, and
+    appears only once it agrees with PyTorch at batches of 1, 2 and 5.
+    """
+    from lbkit.export.pipeline import export_model
+
+    report = export_model(model, checkpoint=checkpoint, output=output, options=_options(**chosen), force=force)
+    if as_json:
+        click.echo(json.dumps(_record(report), indent=2))
+    else:
+        click.echo(_summary(report))
+    if not is_quiet():
+        click.echo(f"next: lbkit infer IMAGES --model {report.path}", err=as_json)
+
+
+def _options(*, decode: str, opset: int | None, **others: Any) -> Any:
+    from lbkit.export.options import ExportOptions
+
+    given = others | ({} if opset is None else {"opset": opset})
+    return ExportOptions(decoder=None if decode == NO_DECODER else decode, **given)  # type: ignore[arg-type]
+
+
+def _record(report: ExportReport) -> dict[str, Any]:
+    return {
+        "path": str(report.path),
+        "sidecar": str(report.sidecar),
+        "checkpoint": str(report.checkpoint),
+        "sha256": report.sha256,
+        "size_bytes": report.size_bytes,
+        "opset": report.opset,
+        "nodes": report.nodes,
+        "outputs": list(report.contract.outputs),
+        "agreement": [dataclasses.asdict(agreement) for agreement in report.agreement],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in report.seconds.items()},
+    }
+
+
+def _summary(report: ExportReport) -> str:
+    contract = report.contract
+    given = contract.input
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
+    lines = [
+        f"{report.path}  {report.size_bytes / 1e6:.1f} MB, opset {report.opset}, {report.nodes} nodes",
+        f"  from      {report.checkpoint}",
+        f"  takes     {given.name}: {given.dtype} {given.color_order} {given.layout}, {given.size}, any batch",
+        f"  gives     {', '.join(contract.outputs)} (decoder {contract.heatmap.decoder}"
+        f", {'in the graph' if contract.heatmap.decoded_in_graph else 'on the host'})",
+        f"  sha256    {report.sha256}",
+        f"  took      {stages}",
+        "agrees with PyTorch, at most apart:",
+    ]
+    return "\n".join([*lines, *(_agreement_line(agreement) for agreement in report.agreement)])
+
+
+def _agreement_line(agreement: BatchAgreement) -> str:
+    ties = f", {agreement.near_ties} of {agreement.joints} joints near ties" if agreement.near_ties else ""
+    return (
+        f"  batch {agreement.batch}   heatmaps {agreement.heatmaps:.1e}, keypoints {agreement.keypoints_px:.1e} px"
+        + ties
+    )

@@ -1,0 +1,244 @@
+"""`lbkit infer`: pictures to joints."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbkit.cli.options import (
+    NearestChoice,
+    batch_size_option,
+    decoder_option,
+    force_option,
+    is_quiet,
+    model_option,
+    output_option,
+    provider_option,
+    threads_option,
+)
+from lbkit.cli.report import RunReport, native_stderr_silenced
+from lbkit.errors import AnnotationError
+
+if TYPE_CHECKING:
+    from lbkit.core.estimator import PoseEstimator
+    from lbkit.core.pipeline import BoxPlan
+    from lbkit.core.results import ImageResult, ResultFormat
+
+    _StringType = click.ParamType[str]
+else:
+    _StringType = click.ParamType  # not subscriptable before click 8.4
+
+FORMAT_CHOICES: tuple[ResultFormat, ...] = ("jsonl", "csv", "coco")
+"""Spelled out to keep NumPy out of `--help`; a test keeps it equal to `lbkit.core.results.RESULT_FORMATS`."""
+
+COCO_PREFIX = "coco:"
+COUNT_LIMIT = 200_000
+"""Up to so many pictures are counted beforehand for the progress bar."""
+
+
+class BoxesType(_StringType):
+    """`whole`, `auto`, `coco:FILE.json` or `FILE.csv`."""
+
+    name = "boxes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value if it is one of the four kinds, or fail with what is meant."""
+        text = str(value)
+        is_coco = text.startswith(COCO_PREFIX) and len(text) > len(COCO_PREFIX)
+        if not is_coco and text not in ("whole", "auto") and not text.lower().endswith(".csv"):
+            hint = f" Did you mean '{COCO_PREFIX}{text}'?" if text.lower().endswith(".json") else ""
+            self.fail(f"{text!r} is none of whole, auto, coco:FILE.json, FILE.csv.{hint}", param, ctx)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the command line asks for, besides the model."""
+
+    sources: tuple[str, ...]
+    recursive: bool
+    boxes: str
+    format: ResultFormat
+    output: Path | None
+    draw: Path | None
+    heatmaps: Path | None
+    min_score: float
+    force: bool
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCES...")
+@model_option
+@provider_option
+@click.option(
+    "--boxes",
+    type=BoxesType(),
+    default="auto",
+    show_default=True,
+    metavar="whole|coco:FILE.json|FILE.csv|auto",
+    help="Where people are: one fills the picture; boxes of a COCO or CSV file (image,left,top,right,bottom[,id]), "
+    "matched by the picture's name; or auto, which looks for one person by itself.",
+)
+@click.option(
+    "--format",
+    "result_format",
+    type=NearestChoice(FORMAT_CHOICES),
+    help="jsonl: a line a picture; csv: a row a person; coco: a COCO results list, only with --boxes coco:FILE.json.  "
+    "[default: csv if --output ends in .csv, else jsonl]",
+)
+@output_option
+@click.option(
+    "--draw",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Draw the skeletons over the pictures.",
+)
+@click.option(
+    "--heatmaps",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Draw each person's heatmaps beside the crop.",
+)
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Joints below this score are not drawn; the written results have all.",
+)
+@click.option("--recursive", is_flag=True, help="Look into subfolders too.")
+@decoder_option
+@batch_size_option
+@threads_option
+@force_option
+@click.pass_context
+def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | None, **chosen: Any) -> None:
+    """Find hips, knees and ankles in pictures.
+
+    SOURCES are files, folders, quoted patterns such as 'photos/*.jpg', or - for a list of paths on stdin. Results go to
+    stdout or to --output, one after the other in the order of the sources; coordinates are pixels of the picture as it
+    is shown, (0, 0) being the centre of the top-left one.
+
+    A picture or box that cannot be used is reported, the others are still delivered, and the exit code is 1.
+    """
+    runtime = {name: chosen.pop(name) for name in ("provider", "decoder", "batch_size", "threads")}
+    request = _checked_request(result_format=result_format, **chosen)
+    plan = _box_plan(request.boxes)
+    report = RunReport(lambda: _count(request), shows_progress=request.output is not None or not sys.stdout.isatty())
+    with _results_sink(request) as write:
+        from lbkit.runtime.loading import load_model
+
+        estimator = load_model(model, **runtime)
+        with native_stderr_silenced(), report:
+            _walk(request, estimator, plan, write, report)
+    report.summarize()
+    if not is_quiet():
+        click.echo(f"next: {_next_command(request, model)}", err=True)
+    ctx.exit(1 if report.has_failures else 0)
+
+
+def _checked_request(
+    *, result_format: ResultFormat | None, boxes: str, output: Path | None, draw: Path | None, **others: Any
+) -> _Request:
+    output = None if output == Path("-") else output
+    result_format = result_format or ("csv" if output is not None and output.suffix.lower() == ".csv" else "jsonl")
+    if result_format == "coco" and not boxes.startswith(COCO_PREFIX):
+        raise click.UsageError(
+            "--format coco needs --boxes coco:FILE.json, because its rows name that file's image ids."
+        )
+    if draw is not None and draw == others["heatmaps"]:
+        raise click.UsageError("--draw and --heatmaps need folders of their own.")
+    return _Request(format=result_format, boxes=boxes, output=output, draw=draw, **others)
+
+
+def _box_plan(boxes: str) -> BoxPlan:
+    from lbkit.core.box_files import read_coco_boxes, read_csv_boxes
+
+    if boxes == "whole":
+        return "whole"
+    if boxes == "auto":
+        return "auto"
+    if boxes.startswith(COCO_PREFIX):
+        return read_coco_boxes(Path(boxes.removeprefix(COCO_PREFIX)))
+    return read_csv_boxes(Path(boxes))
+
+
+@contextlib.contextmanager
+def _results_sink(request: _Request) -> Iterator[Callable[[str], object]]:
+    """Give a function that writes text to stdout, or to the output file, which appears when all is written."""
+    from lbkit.core.results import result_file
+
+    if request.output is None:
+        # As bytes, so that a file name that is not UTF-8 comes out as it is.
+        yield lambda text: click.echo(text.encode("utf-8", "surrogateescape"), nl=False)
+    else:
+        with result_file(request.output, force=request.force) as stream:
+            yield stream.write
+
+
+def _walk(
+    request: _Request, estimator: PoseEstimator, plan: BoxPlan, write: Callable[[str], object], report: RunReport
+) -> None:
+    from lbkit.core.results import result_writer
+
+    writer = result_writer(request.format, estimator.contract.keypoints)
+    if not isinstance(plan, str):
+        report.tell(plan.problems)
+    write(writer.begin())
+    for result in _results(request, estimator, plan):
+        write(writer.rows(result))
+        report.take(result)
+    write(writer.end())
+    if not isinstance(plan, str) and report.names_nothing:
+        remedy = "check that its image names are those of the sources"
+        report.tell([AnnotationError("names none of the pictures", where=plan.path, remedy=remedy)])
+
+
+def _results(request: _Request, estimator: PoseEstimator, plan: BoxPlan) -> Iterator[ImageResult]:
+    from lbkit.core.overlays import PictureFolder, draw_results
+    from lbkit.core.pipeline import run_inference
+    from lbkit.core.sources import find_pictures
+
+    results = run_inference(
+        find_pictures(request.sources, listed=_stdin_lines(), recursive=request.recursive),
+        estimator,
+        boxes=plan,
+        keep_images=request.draw is not None,
+        keep_heatmaps=request.heatmaps is not None,
+    )
+    overlays = None if request.draw is None else PictureFolder(request.draw, force=request.force)
+    panels = None if request.heatmaps is None else PictureFolder(request.heatmaps, force=request.force)
+    return draw_results(results, overlays=overlays, panels=panels, min_score=request.min_score)
+
+
+def _stdin_lines() -> Iterator[str]:
+    return (os.fsdecode(line) for line in click.get_binary_stream("stdin"))
+
+
+def _count(request: _Request) -> int | None:
+    """Count the pictures, or return None where that takes long or eats up stdin."""
+    from lbkit.core.sources import STDIN_SOURCE, find_pictures
+
+    if STDIN_SOURCE in request.sources:
+        return None
+    pictures = find_pictures(request.sources, recursive=request.recursive)
+    count = sum(1 for _ in itertools.islice(pictures, COUNT_LIMIT + 1))
+    return None if count > COUNT_LIMIT else count
+
+
+def _next_command(request: _Request, model: str) -> str:
+    if request.draw is not None and request.heatmaps is not None:
+        return "lbkit doctor"
+    sources = shlex.join(request.sources) if len(request.sources) <= 2 else "SOURCES"
+    boxes = "" if request.boxes == "auto" else f" --boxes {shlex.quote(request.boxes)}"
+    show = "--draw drawn" if request.draw is None else "--heatmaps heatmaps"
+    return f"lbkit infer {sources} --model {shlex.quote(model)}{boxes} {show}"

@@ -1,0 +1,317 @@
+"""The walk over many pictures: reading, warping and the model overlap, and the model's batches run over people."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.backend import ModelOutput
+from lbkit.core.box_files import BoxTable, ImageBoxes, PersonBox
+from lbkit.core.boxes import box_problem, whole_image_box
+from lbkit.core.contract import ModelContract
+from lbkit.core.estimator import PoseEstimator
+from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
+from lbkit.core.images import read_image
+from lbkit.core.poses import Poses
+from lbkit.core.preprocess import crop_person
+from lbkit.core.results import ImageResult, PersonView
+from lbkit.core.search import PersonSearch
+from lbkit.errors import AnnotationError, BoxError, ImageReadError, InputError, ModelError
+
+BoxPlan = BoxTable | Literal["whole", "auto"]
+"""Where people are looked for: in a file's boxes, on the whole picture, or in a box found by the model itself."""
+
+MAX_READERS = 4
+
+HELD_BYTES = 256 * 2**20
+"""Pictures held at once, read ahead or waiting for their people, stay about within this; one is always allowed."""
+
+ItemT = TypeVar("ItemT")
+OutcomeT = TypeVar("OutcomeT")
+
+
+def run_inference(
+    pictures: Iterable[Path | InputError],
+    estimator: PoseEstimator,
+    *,
+    boxes: BoxPlan = "auto",
+    keep_images: bool = False,
+    keep_heatmaps: bool = False,
+    readers: int | None = None,
+) -> Iterator[ImageResult]:
+    """Find the joints of the people on many pictures, in the order given.
+
+    Pictures are read and warped by threads while the model runs in the caller's; memory does not grow with their
+    number. What is wrong with a picture or box is in its result, and the others go on. While this runs, OpenCV's own
+    threads are switched off, because the pictures themselves are spread over threads.
+
+    Args:
+        pictures: Paths, or errors to be passed on in their place (see `find_pictures`).
+        estimator: The model.
+        boxes: Where people are looked for.
+        keep_images: Give each result its picture.
+        keep_heatmaps: Give each result its people's crops and heatmaps.
+        readers: Threads that read; by the processors granted, up to `MAX_READERS`, when None.
+
+    Yields:
+        One result for each of `pictures`.
+
+    Raises:
+        ModelError: The model put out something that is not a finite number, or no heatmaps to keep.
+    """
+    if keep_heatmaps and "heatmaps" not in estimator.contract.outputs:
+        raise ModelError(
+            f"the model {estimator.contract.model} puts out keypoints alone, no heatmaps",
+            remedy="export it with `--decode none` or with `--keep-heatmaps`",
+        )
+    keeps_pixels = keep_images or boxes == "auto"
+    loader = _Loader(estimator.contract, boxes, keeps_pixels=keeps_pixels)
+    batcher = _Batcher(estimator, keep_images=keep_images, keep_heatmaps=keep_heatmaps)
+    count = readers or default_readers()
+    with _single_threaded_opencv(), ThreadPoolExecutor(count, "lbkit-reader") as pool:
+        ahead = count + estimator.batch_size
+        loaded = map_ahead(pool, loader.load, pictures, ahead=lambda: loader.ahead(ahead))
+        for job in loaded:
+            batcher.admit(job)
+            while batcher.is_full:
+                batcher.run_batch()
+            yield from batcher.finished()
+        while batcher.has_crops:
+            batcher.run_batch()
+            yield from batcher.finished()
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[ItemT], OutcomeT], items: Iterable[ItemT], *, ahead: Callable[[], int]
+) -> Iterator[OutcomeT]:
+    """Map by a pool's threads in order, with a bounded number of items under way.
+
+    Args:
+        pool: Runs the function.
+        function: What to do with an item.
+        items: Drawn one by one, as there is room.
+        ahead: How many items may be under way, or done and not yet taken; asked anew each time.
+    """
+    pending: deque[Future[OutcomeT]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            while len(pending) > ahead():
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def default_readers() -> int:
+    """Return how many threads should read pictures: the processors granted to this process, at most `MAX_READERS`."""
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(granted, MAX_READERS)
+
+
+@dataclass(slots=True, eq=False)
+class _Cut:
+    """A crop that waits for the model."""
+
+    job: _Job
+    person: int
+    crop: ImageArray
+    transform: CropTransform
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A picture on its way.
+
+    `keypoints` is (N, K, 3) and filled person by person; `search` is there when the one person has no box yet.
+    """
+
+    path: Path | None
+    size: ImageSize | None = None
+    image: ImageArray | None = None
+    boxes_xyxy: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))
+    keypoints: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 3)))
+    person_ids: tuple[int | str | None, ...] = ()
+    image_id: int | None = None
+    problems: list[InputError] = field(default_factory=list)
+    is_in_box_file: bool = True
+    search: PersonSearch | None = None
+    cuts: list[_Cut] = field(default_factory=list)
+    views: dict[int, PersonView] = field(default_factory=dict)
+    open_persons: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self.image is None else self.image.nbytes
+
+
+class _Loader:
+    """Reads pictures and cuts their people out, in the pool's threads."""
+
+    def __init__(self, contract: ModelContract, boxes: BoxPlan, *, keeps_pixels: bool) -> None:
+        self._contract = contract
+        self._boxes = boxes
+        self._keeps_pixels = keeps_pixels
+        self._latest_bytes = 1
+
+    def ahead(self, most: int) -> int:
+        """Return how many pictures may be read ahead, judged by the size of the latest one."""
+        return max(1, min(most, HELD_BYTES // self._latest_bytes)) if self._keeps_pixels else most
+
+    def load(self, picture: Path | InputError) -> _Job:
+        if isinstance(picture, InputError):
+            return _Job(None, problems=[picture])
+        try:
+            image = read_image(picture)
+        except ImageReadError as error:
+            return _Job(picture, problems=[error])
+        self._latest_bytes = image.nbytes
+        job = _Job(picture, size=ImageSize.of(image), image=image)
+        self._place_people(job, image)
+        for person, box in enumerate(job.boxes_xyxy):
+            crop, transform = crop_person(image, box, contract=self._contract)
+            job.cuts.append(_Cut(job, person, crop, transform))
+        job.open_persons = len(job.cuts)
+        job.keypoints = np.zeros((len(job.cuts), len(self._contract.keypoints), 3))
+        if not self._keeps_pixels:
+            job.image = None
+        return job
+
+    def _place_people(self, job: _Job, image: ImageArray) -> None:
+        size = ImageSize.of(image)
+        if isinstance(self._boxes, BoxTable):
+            self._take_boxes(job, self._boxes, size)
+            return
+        if self._boxes == "auto":
+            job.search = PersonSearch(size)
+        job.boxes_xyxy = whole_image_box(size)[None]
+        job.person_ids = (None,)
+
+    def _take_boxes(self, job: _Job, table: BoxTable, size: ImageSize) -> None:
+        assert job.path is not None  # only a picture that was read gets here
+        entry = table.find(job.path)
+        job.is_in_box_file = entry is not None
+        entry = entry or ImageBoxes(())
+        good, job.problems = _checked(entry, job.path, table.path, size)
+        job.boxes_xyxy = np.array([box.xyxy for box in good], dtype=np.float64).reshape(-1, 4)
+        job.person_ids = tuple(box.person_id for box in good)
+        job.image_id = entry.image_id
+
+
+def _checked(
+    entry: ImageBoxes, picture: Path, box_file: Path, size: ImageSize
+) -> tuple[list[PersonBox], list[InputError]]:
+    """Split a picture's boxes into the usable ones and what is wrong with the others."""
+    good: list[PersonBox] = []
+    problems: list[InputError] = [AnnotationError(text, where=picture, remedy="mend it") for text in entry.problems]
+    for box in entry.boxes:
+        problem = box_problem(box.xyxy, size)
+        if problem is None:
+            good.append(box)
+        else:
+            where = f"{box.origin} of {box_file.name}"
+            problems.append(BoxError(f"{where}: {problem}", where=picture, remedy="mend the box or leave it out"))
+    return good, problems
+
+
+class _Batcher:
+    """Gathers people from picture after picture, runs full batches, and gives the pictures back in order."""
+
+    def __init__(self, estimator: PoseEstimator, *, keep_images: bool, keep_heatmaps: bool) -> None:
+        self._estimator = estimator
+        self._keep_images = keep_images
+        self._keep_heatmaps = keep_heatmaps
+        self._jobs: deque[_Job] = deque()
+        self._cuts: deque[_Cut] = deque()
+        self._held_bytes = 0
+
+    @property
+    def has_crops(self) -> bool:
+        return bool(self._cuts)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether to run a batch now: there are enough people for one, or the pictures that wait are too large."""
+        return len(self._cuts) >= self._estimator.batch_size or (self.has_crops and self._held_bytes > HELD_BYTES)
+
+    def admit(self, job: _Job) -> None:
+        self._jobs.append(job)
+        self._cuts.extend(job.cuts)
+        job.cuts = []
+        self._held_bytes += job.held_bytes
+
+    def run_batch(self) -> None:
+        """Run the model on as many waiting crops as a batch holds."""
+        batch = [self._cuts.popleft() for _ in range(min(len(self._cuts), self._estimator.batch_size))]
+        keypoints, output = self._estimator.predict_batch([cut.crop for cut in batch], [cut.transform for cut in batch])
+        for row, cut in enumerate(batch):
+            self._take(cut, keypoints[row], output, row)
+
+    def finished(self) -> Iterator[ImageResult]:
+        """Yield the results of the oldest pictures as far as all their people are done."""
+        while self._jobs and not self._jobs[0].open_persons:
+            job = self._jobs.popleft()
+            self._held_bytes -= job.held_bytes
+            yield self._result(job)
+
+    def _take(self, cut: _Cut, joints: NDArray[np.float64], output: ModelOutput, row: int) -> None:
+        job = cut.job
+        is_best = job.search is None or job.search.record(joints)
+        if is_best:
+            job.keypoints[cut.person] = joints
+            if self._keep_heatmaps:
+                job.views[cut.person] = _view(cut.crop, output, row)
+        if job.search is None or job.search.is_over:
+            job.open_persons -= 1
+        else:
+            self._cuts.append(self._next_cut(cut, job.search.box_xyxy))
+
+    def _next_cut(self, cut: _Cut, box_xyxy: FloatArray) -> _Cut:
+        assert cut.job.image is not None  # kept for as long as a search goes on
+        crop, transform = crop_person(cut.job.image, box_xyxy, contract=self._estimator.contract)
+        return _Cut(cut.job, cut.person, crop, transform)
+
+    def _result(self, job: _Job) -> ImageResult:
+        boxes = job.boxes_xyxy if job.search is None else job.search.joints_box_xyxy[None]
+        return ImageResult(
+            path=job.path,
+            poses=None if job.size is None else self._poses(job.keypoints, boxes, job.size),
+            person_ids=job.person_ids,
+            image_id=job.image_id,
+            problems=tuple(job.problems),
+            is_in_box_file=job.is_in_box_file,
+            image=job.image if self._keep_images else None,
+            views=tuple(job.views[person] for person in sorted(job.views)),
+        )
+
+    def _poses(self, keypoints: NDArray[np.float64], boxes: FloatArray, size: ImageSize) -> Poses:
+        if not len(keypoints):
+            return Poses.empty(size, self._estimator.contract.keypoints)
+        return self._estimator.poses(keypoints, boxes, image_size=size)
+
+
+def _view(crop: ImageArray, output: ModelOutput, row: int) -> PersonView:
+    assert output.heatmaps is not None  # the contract promises them; checked before the walk
+    return PersonView(crop, output.heatmaps[row].copy())
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)

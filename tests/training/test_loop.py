@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lbkit.errors import CheckpointError, ConfigError
+from lbkit.models.checkpoint import load_checkpoint, state_sha256
+from training.config import Augmentation, Recipe, read_recipe
+from training.ema import MovingAverage
+from training.loop import Trainer
+from training.precision import choose_precision
+from training.train import make_trainer
+
+
+def trainer_for(recipe: Recipe, data: Path, output: Path) -> Trainer:
+    return make_trainer(recipe, data=data, output=output, device="cpu")
+
+
+def test_a_run_leaves_checkpoints_with_their_story(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_path)
+    best = trainer_for(recipe, figure_data, tmp_path / "run").run()
+    checkpoint = load_checkpoint(best)
+    assert checkpoint.contract.model == "cnn"
+    assert checkpoint.contract.training_data == ("figures",)
+    assert checkpoint.training["recipe"]["epochs"] == 2
+    assert checkpoint.training["people"]["figures"] + 1 <= 8
+    with (tmp_path / "run" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for name in ("train_loss_fixed", "val_loss_visible", "train_pck@0.05", "val_pck@0.10"):
+        assert float(rows[1][name]) >= 0
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(recipe_path)
+    trainer_for(recipe, figure_data, tmp_path / "whole").run()
+    broken = trainer_for(recipe, figure_data, tmp_path / "broken")
+    step = broken._step
+
+    def dying(*args: object) -> None:
+        if broken.progress.step == 3:
+            raise KeyboardInterrupt
+        step(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(broken, "_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(save_minutes=0.0)
+    again = trainer_for(recipe, figure_data, tmp_path / "broken")
+    assert again.progress.step == 3
+    again.run()
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "broken"))
+    assert state_sha256(whole.state) == state_sha256(resumed.state)
+
+
+def test_time_that_is_up_stops_the_run_resumably(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    trainer = trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run")
+    trainer.run(max_minutes=1e-6)
+    assert trainer.progress.step == 1
+    assert trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run").progress.step == 1
+
+
+def test_a_broken_state_says_so(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+        trainer_for(read_recipe(recipe_path), figure_data, tmp_path)
+
+
+def test_a_recipe_for_another_architecture_is_refused(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    best = trainer_for(read_recipe(recipe_path, settings=["epochs=1"]), figure_data, tmp_path / "cnn").run()
+    other = read_recipe(recipe_path, settings=["model=fpn", f"init_from={best}"])
+    with pytest.raises(ConfigError, match="init_from is a cnn, and the recipe trains a fpn"):
+        trainer_for(other, figure_data, tmp_path / "fpn")
+
+
+def test_a_run_starts_from_a_checkpoint(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    best = trainer_for(read_recipe(recipe_path, settings=["epochs=1"]), figure_data, tmp_path / "one").run()
+    second = trainer_for(read_recipe(recipe_path, settings=[f"init_from={best}"]), figure_data, tmp_path / "two")
+    expected = load_checkpoint(best).to_module().state_dict()
+    for name, tensor in second.module.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(tensor, expected[name])
+
+
+@pytest.mark.slow
+def test_eight_people_are_learnt_by_heart(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    items = [field.name for field in dataclasses.fields(Augmentation)]
+    quiet = "{" + ", ".join(f"{item}=0" for item in items) + "}"
+    settings = [
+        "epochs=10",
+        "batch_size=8",
+        "input_height=128",
+        "input_width=96",
+        "learning_rate=0.003",
+        "ema_decay=0.9",
+        f"augmentation={quiet}",
+    ]
+    settings.append('sources=[{name="figures", annotations="annotations.json", images=".", repeat=14}]')
+    trainer = trainer_for(read_recipe(recipe_path, settings=settings), figure_data, tmp_path / "run")
+    trainer.run()
+    with (tmp_path / "run" / "curves.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["train_pck@0.05"]) == 1.0
+
+
+def test_the_average_follows_by_its_formula() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    average = MovingAverage(module, decay=0.5)
+    nn.init.constant_(module.weight, 1.0)
+    expected = 0.0
+    for step in range(1, 30):
+        average.update(module)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay)
+        assert float(average.module.weight) == pytest.approx(expected)
+    assert expected == pytest.approx(1.0, abs=1e-6)
+
+
+def test_measuring_the_precision_leaves_the_network_as_it_was() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.BatchNorm2d(6))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    images, targets = torch.randn(2, 3, 32, 32), torch.rand(2, 6, 8, 8)
+    chosen = choose_precision("auto", module, images=images, targets=targets)
+    assert chosen in (torch.float32, torch.bfloat16)
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    assert choose_precision("fp32", module, images=images, targets=targets) == torch.float32
