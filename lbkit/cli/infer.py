@@ -221,7 +221,7 @@ def _results(request: _Request, estimator: PoseEstimator, plan: BoxPlan) -> Iter
 
 
 def _stdin_lines() -> Iterator[str]:
-    return (os.fsdecode(line) for line in click.get_binary_stream("stdin"))
+    return (os.fsdecode(line) for line in sys.stdin.buffer)
 
 
 def _count(request: _Request) -> int | None:

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 TORCHVISION_WEIGHTS = "torchvision"
 NO_WEIGHTS = "none"
+TRUNK_PREFIX = "backbone."
+"""What the trunk's parameters are called inside the networks that have one."""
 
 
 class ResNetTrunk(nn.Module):
@@ -46,7 +48,7 @@ def load_backbone(trunk: ResNetTrunk, source: str) -> None:
     Args:
         trunk: The trunk to fill.
         source: "torchvision" downloads IMAGENET1K_V1; "none" leaves the random start; else a safetensors file with
-            torchvision's parameter names.
+            torchvision's parameter names, or an lbkit checkpoint with such a trunk.
 
     Raises:
         CheckpointError: The file is not safetensors, or holds nothing of a ResNet-18, or the download failed.
@@ -82,7 +84,7 @@ def _torchvision_state() -> dict[str, Tensor]:
 
 def _file_state(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return {name.removeprefix(TRUNK_PREFIX): value for name, value in load_file(path).items()}
     except FileNotFoundError as error:
         raise CheckpointError("no such file", where=path) from error
     except Exception as error:  # safetensors raises its own type, not exported under a stable name

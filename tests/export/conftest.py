@@ -1,4 +1,4 @@
-"""Small trained networks without a training: batch norms measured on figures, the last layer solved for their joints."""
+"""Trained networks without a training: batch norms measured on figures, the last layer solved for their joints."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def flat() -> np.ndarray:
 
 
 def ties() -> np.ndarray:
-    """Two or three exactly equal highest cells on a slope: in one row, in one column, at the border, next to another."""
+    """Equal highest cells on a slope: in one row, in one column, at the border, next to another."""
     slope = np.add.outer(np.arange(HEIGHT), 2 * np.arange(WIDTH)).astype(np.float32) / 1000
     pairs = [((12, 8), (12, 11)), ((5, 9), (17, 9)), ((0, 3), (0, 4)), ((23, 16), (0, 16)), ((10, 10), (11, 9))]
     maps = np.broadcast_to(slope, (len(pairs), 1, HEIGHT, WIDTH)).copy()
@@ -77,8 +77,19 @@ def ties() -> np.ndarray:
 
 def peaked_neighbours() -> np.ndarray:
     """Equal neighbours left and right, above and below: the quarter shift must be none."""
-    maps = gaussians(np.array([[8.0, 12.0], [0.0, 12.0], [8.0, 0.0], [16.0, 23.0]]))
-    return maps
+    return gaussians(np.array([[8.0, 12.0], [0.0, 12.0], [8.0, 0.0], [16.0, 23.0]]))
+
+
+def basins() -> np.ndarray:
+    """A lone highest cell at the bottom of a bowl: smoothed, it is a minimum, and DARK must leave it."""
+    x, y = np.arange(WIDTH) - 8.3, np.arange(HEIGHT) - 12.2
+    bowl = 0.1 + 0.8 * (x[None, :] ** 2 / 8.7**2 + y[:, None] ** 2 / 12.2**2) / 2
+    bowl[12, 8] = 1.0
+    return bowl[None, None].astype(np.float32)
+
+
+def faint() -> np.ndarray:
+    return sub_cell_gaussians() * np.float32(1e-6)
 
 
 CASES = (
@@ -89,6 +100,8 @@ CASES = (
     negative,
     partly_negative,
     flat,
+    basins,
+    faint,
     ties,
     peaked_neighbours,
 )

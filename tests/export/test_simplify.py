@@ -32,8 +32,15 @@ def test_folds_constants_and_keeps_the_interface():
     assert simplified.ir_version == 9
 
 
+def test_file_format_stays_as_old_as_it_was(monkeypatch):
+    newer = small_model()
+    newer.ir_version = 99
+    monkeypatch.setattr(onnxsim, "simplify", lambda _: (newer, True))
+    assert simplify_graph(small_model()).ir_version == 9
+
+
 def test_frozen_batch_is_an_error(monkeypatch):
-    monkeypatch.setattr(onnxsim, "simplify", lambda model: (small_model(2), True))
+    monkeypatch.setattr(onnxsim, "simplify", lambda _: (small_model(2), True))
     with pytest.raises(ExportError, match=r"changed the graph's inputs or outputs.*--no-simplify"):
         simplify_graph(small_model())
 

@@ -74,7 +74,7 @@ def crops(contract) -> ImageArray:
 
 @pytest.fixture
 def save(tmp_path, contract):
-    def save_(module: nn.Module, edit=lambda model: None) -> Path:
+    def save_(module: nn.Module, edit=lambda _: None) -> Path:
         model = export_graph(DeploymentGraph(module, contract).eval(), contract, opset=18)
         edit(model)
         path = tmp_path / "model.onnx"
@@ -95,6 +95,13 @@ def test_the_same_network_agrees(save, crops, contract):
     assert [found.joints for found in agreements] == [3, 6, 15]
     assert all(found.near_ties == 0 for found in agreements)
     assert all(found.heatmaps < 1e-5 and found.keypoints_px < 1e-3 for found in agreements)
+
+
+def test_a_crop_that_sees_the_others_is_refused_even_if_pytorch_agrees(save, crops, contract, monkeypatch):
+    monkeypatch.setattr(verification, "BATCHES", (5,))
+    reference = reference_outputs(MixedBatch(), crops, contract)
+    with pytest.raises(ExportError, match="batch of 5: heatmaps differ from the same crops one at a time"):
+        check_agreement(save(MixedBatch()), reference, crops=crops, contract=contract)
 
 
 @pytest.mark.parametrize(

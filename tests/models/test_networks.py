@@ -59,6 +59,16 @@ def test_backbone_file_fills_what_it_has_and_starts_the_rest_as_identity(tmp_pat
     torch.testing.assert_close(trunk.layer4[1].eval()(features), features)
 
 
+def test_a_trained_networks_trunk_serves_another(tmp_path) -> None:
+    torch.manual_seed(2)
+    trained = build_model("fpn").state_dict()
+    save_file(dict(trained), tmp_path / "fpn.safetensors")
+    trunk = ResNetTrunk()
+    load_backbone(trunk, str(tmp_path / "fpn.safetensors"))
+    for name, value in trunk.state_dict().items():
+        torch.testing.assert_close(value, trained[f"backbone.{name}"])
+
+
 def test_backbone_sources_that_do_not_serve(tmp_path) -> None:
     trunk = ResNetTrunk()
     before = trunk.conv1.weight.clone()

@@ -104,9 +104,8 @@ def test_eight_people_are_learnt_by_heart(recipe_path: Path, figure_data: Path, 
     settings.append('sources=[{name="figures", annotations="annotations.json", images=".", repeat=14}]')
     trainer = trainer_for(read_recipe(recipe_path, settings=settings), figure_data, tmp_path / "run")
     trainer.run()
-    with (tmp_path / "run" / "curves.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
-    assert float(last["train_pck@0.05"]) == 1.0
+    trainer.validation = trainer.training  # nothing varies, so these are the plain crops
+    assert trainer.validate()["val_pck@0.05"] == 1.0
 
 
 def test_the_average_follows_by_its_formula() -> None:
