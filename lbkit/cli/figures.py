@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +16,15 @@ from lbkit.cli.options import NearestChoice, force_option, is_quiet
 if TYPE_CHECKING:
     from lbkit.synthetic.annotations import FigureFolder
 
+    _SizeParam = click.ParamType[tuple[int, int]]
+else:
+    _SizeParam = click.ParamType  # not subscriptable before click 8.4
+
 POSE_CHOICES = ("standing", "squatting", "lunging", "walking")
 """Spelled out, because importing `lbkit.synthetic` would bring NumPy into `lbkit --help`; a test keeps it equal."""
 
 
-class SizeType(click.ParamType):
+class SizeType(_SizeParam):
     """Height and width such as 480x640."""
 
     name = "HxW"
@@ -26,7 +33,7 @@ class SizeType(click.ParamType):
         """Return (height, width), or fail with an example."""
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", str(value).strip())
+        found = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", str(value).strip())
         if not found:
             self.fail(f"{value!r} is not height x width in pixels, such as 480x640", param, ctx)
         return int(found[1]), int(found[2])
@@ -62,18 +69,20 @@ def figures(*, folder: Path, size: tuple[int, int], force: bool, **chosen: Any) 
     from lbkit.core.geometry import ImageSize
     from lbkit.synthetic.annotations import write_figures
 
-    with click.progressbar(
-        length=chosen["count"], label="figures", file=click.get_text_stream("stderr"), hidden=is_quiet() or _is_piped()
-    ) as bar:
-        written = write_figures(
-            folder, size=ImageSize(*size), force=force, on_written=lambda _: bar.update(1), **chosen
-        )
+    with _progress(chosen["count"]) as on_written:
+        written = write_figures(folder, size=ImageSize(*size), force=force, on_written=on_written, **chosen)
     if not is_quiet():
         _tell(folder, written)
 
 
-def _is_piped() -> bool:
-    return not click.get_text_stream("stderr").isatty()
+@contextlib.contextmanager
+def _progress(count: int) -> Iterator[Callable[[Path], object]]:
+    """Give what to call for each picture: it moves a bar on a terminal, and does nothing in a pipe."""
+    if not sys.stderr.isatty() or is_quiet():
+        yield lambda _: None
+        return
+    with click.progressbar(length=count, label="figures", file=sys.stderr) as bar:
+        yield lambda _: bar.update(1)
 
 
 def _tell(folder: Path, written: FigureFolder) -> None:

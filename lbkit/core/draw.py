@@ -27,6 +27,9 @@ MIN_LINE_PX = 2
 MAX_LINE_PER_IMAGE = 0.02
 """A line's width: a share of the person's leg, but at least so many pixels and at most a share of the shorter side."""
 
+FAINT_PEAK = 0.25
+"""A map is shown relative to its own peak, so that a weak one is seen too, but no fainter peak is made to shine."""
+
 _SUBPIXEL_BITS = 4
 _ANGLES = np.linspace(0.0, 2 * np.pi, 32, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
@@ -132,13 +135,14 @@ def _fixed_point(points_xy: FloatArray) -> NDArray[np.int32]:
 
 
 def _heatmap_tile(crop: ImageArray, heatmap: NDArray[np.float32]) -> ImageArray:
-    """Lay a map over the greyed crop, the brighter the more opaque, and mark its highest cell."""
+    """Lay a map over the greyed crop, the higher the brighter and more opaque, and mark its highest cell."""
     height, width = crop.shape[:2]
-    value = cv2.resize(np.clip(heatmap, 0.0, 1.0), (width, height), interpolation=cv2.INTER_LINEAR)
+    relative = np.clip(heatmap / max(float(heatmap.max()), FAINT_PEAK), 0.0, 1.0)
+    value = cv2.resize(relative, (width, height), interpolation=cv2.INTER_LINEAR)
     heat = cv2.applyColorMap(np.round(value * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[..., None] * 0.6
     opacity = np.sqrt(value)[..., None] * 0.9
-    tile = np.round(grey * (1 - opacity) + heat * opacity).astype(np.uint8)
+    tile: ImageArray = np.rint(grey * (1 - opacity) + heat * opacity).astype(np.uint8)
     row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
     peak = np.array([(column + 0.5) * width / heatmap.shape[1], (row + 0.5) * height / heatmap.shape[0]]) - 0.5
     for color, thickness in ((OUTLINE_COLOR, 3), (MIDDLE_COLOR, 1)):

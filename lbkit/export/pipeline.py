@@ -96,34 +96,31 @@ def export_model(
         ExportError: The graph cannot be made, or disagrees with PyTorch.
         MissingDependencyError: ONNX Runtime is not installed, or onnxsim where simplification is asked for.
     """
-    import_onnxruntime()
-    find_architecture(name)
     options = options or ExportOptions()
     path = output or OUTPUT_FOLDER / f"{name}.onnx"
-    _refuse_output(path, force=force)
+    _check_beforehand(name, path, force=force)
     source = checkpoint or find_checkpoint(name)
     clock = _Stopwatch()
     with clock.stage("load"):
         loaded = _checkpoint_of(name, source)
-        network = loaded.to_module()
-    contract = options.deployed_contract(loaded.contract)
+        network, contract = loaded.to_module(), options.deployed_contract(loaded.contract)
+        crops = figure_crops(contract.input.size, max(BATCHES))
+        reference = reference_outputs(network, crops, contract)
     # both temporary files are made now, so that an unwritable folder is found before the work is done
     with atomic_path(path) as onnx_file, atomic_path(sidecar_path(path)) as json_file:
         model = _graph(network, contract, options, clock)
         onnx.save(model, onnx_file)
         with clock.stage("verify"):
-            crops = figure_crops(contract.input.size, max(BATCHES))
-            reference = reference_outputs(network, crops, contract)
             check_structure(onnx_file, contract)
             agreement = check_agreement(onnx_file, reference, crops=crops, contract=contract)
-        content = onnx_file.read_bytes()
+        written = onnx_file.read_bytes()
         report = ExportReport(
             path=path,
             sidecar=sidecar_path(path),
             checkpoint=source,
             contract=contract,
-            sha256=hashlib.sha256(content).hexdigest(),
-            size_bytes=len(content),
+            sha256=hashlib.sha256(written).hexdigest(),
+            size_bytes=len(written),
             opset=options.opset,
             nodes=len(model.graph.node),
             agreement=agreement,
@@ -133,7 +130,10 @@ def export_model(
     return report
 
 
-def _refuse_output(path: Path, *, force: bool) -> None:
+def _check_beforehand(name: str, path: Path, *, force: bool) -> None:
+    """Find what would stop the export at its end before its slow part begins."""
+    import_onnxruntime()
+    find_architecture(name)
     if path.suffix != ".onnx":
         raise OutputError("the name of an exported file should end in .onnx", where=path)
     for file in (path, sidecar_path(path)):

@@ -71,7 +71,7 @@ def write_figures(
     size: ImageSize,
     pose: PoseName | None = None,
     force: bool = False,
-    on_written: Callable[[Path], None] | None = None,
+    on_written: Callable[[Path], object] | None = None,
 ) -> FigureFolder:
     """Write pictures figure-000.png and so on, and annotations.json, into a folder that is made if need be.
 

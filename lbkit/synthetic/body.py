@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from lbkit.synthetic.render import Capsule, Color, Part
+from lbkit.synthetic.raster import Capsule, Color, Part
 from lbkit.synthetic.skeleton import SIDE_SIGNS, UP, BodyShape, Skeleton, cross
 
 Vector = NDArray[np.float64]

@@ -22,17 +22,8 @@ from lbkit.synthetic.background import BackgroundName, random_background
 from lbkit.synthetic.body import Outfit, barbell, dress, random_outfit, random_shape
 from lbkit.synthetic.camera import Camera
 from lbkit.synthetic.poses import POSE_NAMES, PoseName, random_pose
-from lbkit.synthetic.render import (
-    NOTHING,
-    Capsule,
-    Lighting,
-    Part,
-    Surfaces,
-    cast_shadow,
-    composite,
-    rasterise,
-    shade,
-)
+from lbkit.synthetic.raster import NOTHING, Capsule, Part, Surfaces, rasterise
+from lbkit.synthetic.render import Lighting, cast_shadow, composite, shade
 from lbkit.synthetic.skeleton import BodyShape, FigurePose, Skeleton, place_skeleton
 
 __all__ = [
@@ -68,9 +59,10 @@ _PARTS_AROUND: Final = (
     (Part.LEFT_SHANK, Part.LEFT_FOOT),
     (Part.RIGHT_SHANK, Part.RIGHT_FOOT),
 )
-# A joint further below the surface than this is on the body's other side, as a fraction of stature: the flesh over
-# a hip is up to 0.08 thick and the two hips are 0.11 apart.
-_DEEPEST_VISIBLE: Final = 0.105
+# The flesh over a hip is up to 0.055 of stature thick at its side, more with girth, and the other hip lies 0.112 behind
+# it: a joint further below the surface than halfway between is on the body's other side.
+_FLESH: Final = 0.055
+_BEHIND: Final = 0.07
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +213,11 @@ def draw_figure(scene: Scene, skeleton: Skeleton, *, camera: Camera, background:
         raise InputError("the figure is not in the picture")
     image, area = _painted(scene, capsules, surfaces, camera=camera, background=background)
     azimuth = _azimuth_deg(camera)
+    deepest = (_FLESH * scene.shape.girth + _BEHIND) * scene.shape.stature_m
     return Figure(
         image=image,
         joints_xy=camera.project(skeleton.lower_body_xyz),
-        joints_visible=_visibility(surfaces, skeleton, camera, deepest_m=_DEEPEST_VISIBLE * scene.shape.stature_m),
+        joints_visible=_visibility(surfaces, skeleton, camera, deepest_m=deepest),
         box_xyxy=box,
         area_px=area,
         pose=pose,
@@ -249,9 +242,9 @@ def _painted(
 ) -> tuple[ImageArray, float]:
     """Return the finished picture and the area of the person's silhouette in pixels."""
     rng = np.random.default_rng(scene.texture_seed)
-    shadowed = cast_shadow(background, capsules, camera, lighting=scene.lighting, strength=scene.shadow)
-    colors, coverage = shade(surfaces, capsules, camera, lighting=scene.lighting, rng=rng)
-    image = composite(shadowed, surfaces, colors, coverage=coverage)
+    shadowed = cast_shadow(background, capsules, camera=camera, lighting=scene.lighting, strength=scene.shadow)
+    colors, coverage = shade(surfaces, capsules, camera=camera, lighting=scene.lighting, rng=rng)
+    image = composite(shadowed, surfaces, colors=colors, coverage=coverage)
     area = float(np.count_nonzero(surfaces.person)) / surfaces.supersampling**2
     return _grainy(rng, image, deviation=scene.grain), area
 

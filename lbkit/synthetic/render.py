@@ -1,16 +1,10 @@
-"""Shaded tapered capsules in a depth buffer.
-
-A tapered capsule is the hull of two spheres: two caps and the cone that touches both. Rays meet it in closed form, so
-silhouettes, depth and normals are exact to float32. A capsule may be flattened along one direction; it is met in the
-space where it is round.
-"""
+"""Light on what rays met: shaded surfaces over a background, and their shadow on the floor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,68 +13,7 @@ from numpy.typing import NDArray
 
 from lbkit.core.geometry import ImageArray, ImageSize
 from lbkit.synthetic.camera import NEAR_M, Camera
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Color = tuple[float, float, float]
-
-FAR_M: Final = 1e6
-NOTHING: Final = 255
-# A capsule and its second colour share a byte with NOTHING.
-MOST_CAPSULES: Final = 127
-
-
-class Part(IntEnum):
-    """What a capsule belongs to; everything below GEAR is the person."""
-
-    TRUNK = 0
-    HEAD = 1
-    LEFT_THIGH = 2
-    RIGHT_THIGH = 3
-    LEFT_SHANK = 4
-    RIGHT_SHANK = 5
-    LEFT_FOOT = 6
-    RIGHT_FOOT = 7
-    LEFT_ARM = 8
-    RIGHT_ARM = 9
-    GEAR = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Capsule:
-    """The hull of two spheres, perhaps flattened, in one or two colours.
-
-    Attributes:
-        part: What it belongs to.
-        start, end: (3,) centres of the spheres in the world, metres; they may coincide.
-        start_radius_m, end_radius_m: Radii, across the flattening.
-        color: RGB, 0 to 1.
-        end_color: RGB beyond `band_at`.
-        band_at: Fraction of the length from start to end where `end_color` begins.
-        stripe_m: Period along the axis in which the two colours take turns; 0 for none.
-        flat_axis: (3,) unit direction in which the capsule is thinner, or None.
-        flatness: Thickness along `flat_axis` as a factor on the radii.
-        open_end: Leaves out the cap at the end, as a sleeve does.
-    """
-
-    part: Part
-    start: Doubles
-    end: Doubles
-    start_radius_m: float
-    end_radius_m: float
-    color: Color
-    end_color: Color | None = None
-    band_at: float = 2.0
-    stripe_m: float = 0.0
-    flat_axis: Doubles | None = None
-    flatness: float = 1.0
-    open_end: bool = False
-
-    def __post_init__(self) -> None:
-        if self.start_radius_m <= 0 or self.end_radius_m <= 0:
-            raise ValueError(f"radii must be positive, got {self.start_radius_m} and {self.end_radius_m}")
-        if not 0.05 <= self.flatness <= 1.5:
-            raise ValueError(f"flatness must lie in 0.05..1.5, got {self.flatness}")
+from lbkit.synthetic.raster import MOST_CAPSULES, NOTHING, Capsule, Color, Doubles, Floats, Solids, Surfaces, ray_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,284 +39,8 @@ class Lighting:
             raise ValueError("direction must be a unit vector that points up")
 
 
-@dataclass(frozen=True, slots=True)
-class Surfaces:
-    """What a grid of rays met, in a window of the image.
-
-    Attributes:
-        left_px, top_px: First column and row of the window in the image.
-        supersampling: Rays a pixel has along each axis.
-        depth_m: (h, w) depth in the camera's frame, FAR_M where nothing was met; h and w count rays.
-        capsule: (h, w) index of the capsule met, NOTHING elsewhere.
-        part: (h, w) its Part, NOTHING elsewhere.
-    """
-
-    left_px: int
-    top_px: int
-    supersampling: int
-    depth_m: Floats
-    capsule: NDArray[np.uint8]
-    part: NDArray[np.uint8]
-
-    @property
-    def person(self) -> NDArray[np.bool_]:
-        """(h, w) rays that met the person."""
-        return self.part < Part.GEAR
-
-    def box_xyxy(self) -> Doubles | None:
-        """Return the tight box of the person in edge coordinates of the image, or None when none is seen."""
-        person = self.person
-        columns, rows = np.flatnonzero(person.any(axis=0)), np.flatnonzero(person.any(axis=1))
-        if len(columns) == 0:
-            return None
-        edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
-        box: Doubles = edges / self.supersampling + np.array([self.left_px, self.top_px] * 2)
-        return box
-
-    def at(self, xy: Doubles) -> tuple[int, float]:
-        """Return the Part and depth met nearest to an image point in pixel-centre coordinates."""
-        origin = np.array([self.left_px, self.top_px])
-        column, row = np.floor((np.asarray(xy) + 0.5 - origin) * self.supersampling).astype(int)
-        height, width = self.part.shape
-        if not (0 <= row < height and 0 <= column < width):
-            return NOTHING, FAR_M
-        return int(self.part[row, column]), float(self.depth_m[row, column])
-
-
-@dataclass(frozen=True, slots=True)
-class _Solids:
-    """P capsules in the camera's frame and in the space where each is round ("stretched").
-
-    Attributes:
-        start: (P, 3) start in the camera's frame, not stretched.
-        flat_axis, stretch: (P, 3) and (P,): a point p becomes p + stretch * (flat_axis . p) * flat_axis.
-        place: (P, 3) stretched start.
-        axis, length: (P, 3) and (P,): unit vector from start to end and length, stretched.
-        radii: (P, 2) at start and end.
-        slope: (P,) sine of the cone's half angle, positive where it tapers.
-        inner, rise: (P, 3) vectors whose products with an unstretched ray are those of the stretched ray with minus
-            the place and with the axis.
-        windows: (P, 4) left, top, right, bottom of the outline in rays.
-    """
-
-    start: Doubles
-    flat_axis: Doubles
-    stretch: Doubles
-    place: Doubles
-    axis: Doubles
-    length: Doubles
-    radii: Doubles
-    slope: Doubles
-    inner: Doubles
-    rise: Doubles
-    windows: NDArray[np.int64]
-
-
-def rasterise(capsules: Sequence[Capsule], camera: Camera, *, supersampling: int = 2) -> Surfaces | None:
-    """Return what each ray of a camera meets first, or None where no capsule is in the picture.
-
-    Args:
-        capsules: At most 127, all of them in front of the camera.
-        camera: The camera.
-        supersampling: Rays a pixel has along each axis.
-
-    Raises:
-        ValueError: There are too many capsules, or one is not in front of the camera.
-    """
-    if len(capsules) > MOST_CAPSULES:
-        raise ValueError(f"at most {MOST_CAPSULES} capsules, got {len(capsules)}")
-    solids = _prepare(capsules, camera, supersampling)
-    window = _union_window(solids, camera.size, supersampling)
-    if window is None:
-        return None
-    left, top, right, bottom = window
-    rays = _Rays.of(window, camera, supersampling)
-    depth = np.full((bottom - top, right - left), FAR_M, dtype=np.float32)
-    winner = np.full(depth.shape, NOTHING, dtype=np.uint8)
-    windows = solids.windows - np.array([left, top, left, top])
-    for index, capsule in enumerate(capsules):
-        x0, y0, x1, y1 = windows[index]
-        if x1 > x0 and y1 > y0:
-            region = np.s_[y0:y1, x0:x1]
-            found = _meet(solids, index, rays.part(region), capped=not capsule.open_end)
-            nearer = found < depth[region]
-            np.copyto(depth[region], found, where=nearer)
-            np.copyto(winner[region], np.uint8(index), where=nearer)
-    parts = np.full(256, NOTHING, dtype=np.uint8)
-    parts[: len(capsules)] = [capsule.part for capsule in capsules]
-    return Surfaces(left // supersampling, top // supersampling, supersampling, depth, winner, parts[winner])
-
-
-def _prepare(capsules: Sequence[Capsule], camera: Camera, supersampling: int) -> _Solids:
-    """Bring capsules into the camera's frame and the space where they are round."""
-    ends = camera.to_camera(np.array([(capsule.start, capsule.end) for capsule in capsules]))
-    radii = np.array([(capsule.start_radius_m, capsule.end_radius_m) for capsule in capsules])
-    level = camera.rotation[2]
-    flat = np.array([level if capsule.flat_axis is None else capsule.flat_axis for capsule in capsules])
-    flat = flat @ camera.rotation.T
-    flatness = np.array([1.0 if capsule.flat_axis is None else capsule.flatness for capsule in capsules])
-    stretch = 1.0 / flatness - 1.0
-
-    def stretched(vectors: Doubles) -> Doubles:
-        result: Doubles = vectors + (stretch * np.sum(vectors * flat, axis=1))[:, None] * flat
-        return result
-
-    between = stretched(ends[:, 1] - ends[:, 0])
-    length = np.linalg.norm(between, axis=1)
-    axis = np.where(length[:, None] > 1e-9, between / np.maximum(length, 1e-9)[:, None], [1.0, 0.0, 0.0])
-    slope = (radii[:, 0] - radii[:, 1]) / np.maximum(length, 1e-9)
-    place = stretched(ends[:, 0])
-    reach = radii * np.maximum(flatness, 1.0)[:, None]
-    windows = _outline_windows(ends, reach, camera, supersampling)
-    inner, rise = -stretched(place), stretched(axis)
-    return _Solids(ends[:, 0], flat, stretch, place, axis, length, radii, slope, inner, rise, windows)
-
-
-def _outline_windows(centers: Doubles, radii: Doubles, camera: Camera, supersampling: int) -> NDArray[np.int64]:
-    """Return (P, 4) windows, in rays, about the outlines of capsules.
-
-    A sphere's outline is met by the tangents from the camera: angle of the centre plus or minus asin(r / d).
-
-    Args:
-        centers: (P, 2, 3) in the camera's frame.
-        radii: (P, 2).
-        camera: The camera.
-        supersampling: Rays a pixel has along each axis.
-    """
-    if np.any(centers[..., 2] - radii < NEAR_M):
-        raise ValueError("every capsule must lie wholly in front of the camera")
-    distance = np.hypot(centers[..., :2], centers[..., 2:])
-    middle = np.arctan2(centers[..., :2], centers[..., 2:])
-    half = np.arcsin(np.minimum(radii[..., None] / distance, 1.0))
-    scale, offset = camera.focal_px * supersampling, (camera.center_xy + 0.5) * supersampling
-    low = (np.tan(middle - half) * scale + offset).min(axis=1)
-    high = (np.tan(middle + half) * scale + offset).max(axis=1)
-    limit = np.array(camera.size.as_width_height) * supersampling
-    windows = np.concatenate([np.clip(np.floor(low), 0, limit), np.clip(np.ceil(high), 0, limit)], axis=-1)
-    return windows.astype(np.int64)
-
-
-def _union_window(solids: _Solids, size: ImageSize, supersampling: int) -> tuple[int, int, int, int] | None:
-    """Return the window, in rays and whole pixels, that holds every capsule."""
-    seen = solids.windows[np.all(solids.windows[:, 2:] > solids.windows[:, :2], axis=1)]
-    if len(seen) == 0:
-        return None
-    left, top = seen[:, :2].min(axis=0) // supersampling * supersampling
-    right, bottom = -(-seen[:, 2:].max(axis=0) // supersampling) * supersampling
-    right, bottom = min(right, size.width * supersampling), min(bottom, size.height * supersampling)
-    return int(left), int(top), int(right), int(bottom)
-
-
-def _ray_axes(window: tuple[int, int, int, int], camera: Camera, supersampling: int) -> tuple[Floats, Floats]:
-    """Return x (w,) and y (h,) of the rays (x, y, 1) of a window given in rays: left, top, right, bottom."""
-    left, top, right, bottom = window
-    columns = (np.arange(left, right) + 0.5) / supersampling - 0.5
-    rows = (np.arange(top, bottom) + 0.5) / supersampling - 0.5
-    x = (columns - camera.center_xy[0]) / camera.focal_px
-    y = (rows - camera.center_xy[1]) / camera.focal_px
-    return x.astype(np.float32), y.astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rays:
-    """Rays (x, y, 1) on a grid: x (1, w), y (h, 1), and their squared lengths (h, w)."""
-
-    x: Floats
-    y: Floats
-    norms: Floats
-
-    @classmethod
-    def of(cls, window: tuple[int, int, int, int], camera: Camera, supersampling: int) -> _Rays:
-        """Return the rays of a window given in rays: left, top, right, bottom."""
-        columns, rows = _ray_axes(window, camera, supersampling)
-        x, y = columns[None], rows[:, None]
-        return cls(x, y, x * x + (y * y + np.float32(1.0)))
-
-    def part(self, region: tuple[slice, slice]) -> _Rays:
-        """Return the rays of a region (rows, columns)."""
-        rows, columns = region
-        return _Rays(self.x[:, columns], self.y[rows], self.norms[region])
-
-    def along(self, vector: Doubles) -> Floats:
-        """Return the inner products (h, w) of a vector with the rays."""
-        a, b, c = vector.tolist()
-        return self.x * np.float32(a) + (self.y * np.float32(b) + np.float32(c))
-
-
-def _meet(solids: _Solids, index: int, rays: _Rays, *, capped: bool) -> Floats:
-    """Return the depth (h, w) at which rays first meet a capsule, NaN where they miss it.
-
-    Both spheres are inscribed in the endless cone, so a ray that misses the cone misses the capsule, and one that
-    enters the cone beyond a touching circle can only meet the cap on that side.
-    """
-    norms = rays.norms
-    stretch = float(solids.stretch[index])
-    if stretch:
-        across = rays.along(solids.flat_axis[index])
-        norms = norms + np.float32(stretch * (2.0 + stretch)) * (across * across)
-    inner = rays.along(solids.inner[index])
-    slope, (start_radius, end_radius) = float(solids.slope[index]), solids.radii[index]
-    length, place = float(solids.length[index]), solids.place[index]
-    end = place + length * solids.axis[index]
-    if abs(slope) >= 0.999:  # one sphere holds the other
-        rise = rays.along(solids.rise[index] * (length if slope < 0 else 0.0))
-        center, radius = (end, end_radius) if slope < 0 else (place, start_radius)
-        return _meet_sphere(norms, inner - rise, constant=float(center @ center - radius**2))
-    rise = rays.along(solids.rise[index])
-    depth, below, above = _meet_cone(solids, index, norms=norms, inner=inner, rise=rise)
-    depth[below] = _meet_sphere(norms[below], inner[below], constant=float(place @ place - start_radius**2))
-    inner_end = inner[above] - np.float32(length) * rise[above]
-    cap = _meet_sphere(norms[above], inner_end, constant=float(end @ end - end_radius**2))
-    depth[above] = cap if capped else np.nan
-    return depth
-
-
-def _meet_sphere(norms: Floats, inner: Floats, *, constant: float) -> Floats:
-    """Return the depth at which rays meet a sphere, NaN where they miss.
-
-    Args:
-        norms: Squared lengths of the stretched rays.
-        inner: Their products with the camera's place as seen from the centre.
-        constant: Squared distance of the centre less the squared radius.
-    """
-    with np.errstate(invalid="ignore"):
-        root = np.sqrt(inner * inner - norms * np.float32(constant))
-    depth: Floats = -(inner + root) / norms
-    return depth
-
-
-def _meet_cone(
-    solids: _Solids, index: int, *, norms: Floats, inner: Floats, rise: Floats
-) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return where rays enter the endless cone (NaN where they miss), and whether before or beyond its used part.
-
-    With q from the start, h = axis . q, r the start's radius, s the slope and c^2 = 1 - s^2, the cone that touches both
-    spheres is c^2 (q.q - h^2) = (r - h s)^2; along a ray that is a quadratic in the depth.
-    """
-    slope, radius, axis, place = solids.slope[index], solids.radii[index, 0], solids.axis[index], solids.place[index]
-    squared_cos, height = 1.0 - slope**2, -float(axis @ place)
-    square = norms * np.float32(squared_cos) - rise * rise
-    half = inner * np.float32(squared_cos) - rise * np.float32(height - radius * slope)
-    constant = squared_cos * float(place @ place - height**2) - (radius - height * slope) ** 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        depth: Floats = half * half
-        depth -= square * np.float32(constant)
-        np.sqrt(depth, out=depth)
-        depth += half
-        depth /= -square
-        level = rise * depth
-        below = level <= np.float32(radius * slope - height)
-        above = level >= np.float32(solids.length[index] + solids.radii[index, 1] * slope - height)
-    steep = square < 0
-    if steep.any():
-        # A ray steeper than the cone may come from inside it: the cap is the one that faces the camera.
-        beside = steep & (below | above)
-        below, above = (below & ~beside) | (beside & (rise > 0)), (above & ~beside) | (beside & (rise <= 0))
-    return depth, below, above
-
-
 def shade(
-    surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera, *, lighting: Lighting, rng: Generator
+    surfaces: Surfaces, capsules: Sequence[Capsule], *, camera: Camera, lighting: Lighting, rng: Generator
 ) -> tuple[Floats, Floats]:
     """Return colour and coverage of what was met, averaged down to pixels.
 
@@ -397,21 +54,23 @@ def shade(
     Returns:
         (h, w, 3) RGB 0 to 255 multiplied by coverage, and (h, w) coverage 0 to 1, for the window's pixels.
     """
-    paint = _averaged_paint(surfaces, capsules, camera)
+    solids = Solids.of(capsules, camera, supersampling=surfaces.supersampling)
+    paint = _averaged_paint(surfaces, capsules, solids, camera=camera)
     coverage = paint[..., 3] * np.float32(1 / 255)
-    normals, depth, seen = _relief(surfaces, capsules, camera)
+    normals, depth, seen = _relief(surfaces, solids, camera)
     light = _light(_smoothed(normals), camera, lighting)
     light *= (_folds(rng, ImageSize.of(coverage)) * _occlusion(depth, seen))[..., None]
     return np.minimum(paint[..., :3] * light, np.float32(255.0)), coverage
 
 
-def _averaged_paint(surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera) -> ImageArray:
+def _averaged_paint(surfaces: Surfaces, capsules: Sequence[Capsule], solids: Solids, *, camera: Camera) -> ImageArray:
     """Return (h, w, 4) uint8 RGB and coverage, averaged down to pixels, the colours multiplied by coverage."""
     entries = surfaces.capsule.copy()
     banded = np.zeros(256, dtype=bool)
     banded[: len(capsules)] = [item.end_color is not None for item in capsules]
     places = np.flatnonzero(banded[surfaces.capsule])
-    second = _beyond_band(surfaces, capsules, camera, places)
+    points = _met_points(surfaces, camera, places)
+    second = _beyond_band(capsules, solids, points, indices=surfaces.capsule.ravel()[places].astype(np.intp))
     entries.ravel()[places[second]] += MOST_CAPSULES
     palette = np.zeros((256, 4), dtype=np.uint8)
     for offset, colors in (
@@ -429,12 +88,9 @@ def _averaged_paint(surfaces: Surfaces, capsules: Sequence[Capsule], camera: Cam
 
 
 def _beyond_band(
-    surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera, places: NDArray[np.intp]
+    capsules: Sequence[Capsule], solids: Solids, points: Floats, *, indices: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """Return whether rays (flat indices) met the second colour: beyond the band, or in every other stripe."""
-    solids = _prepare(capsules, camera, surfaces.supersampling)
-    indices = surfaces.capsule.ravel()[places].astype(np.intp)
-    points = _met_points(surfaces, camera, places)
+    """Return whether (3, N) points on capsules have the second colour: beyond the band, or in every other stripe."""
     slope = np.clip(solids.slope, -0.999, 0.999)
     widening = 1.0 / (1.0 - slope**2)
     offset = np.sum(solids.axis * solids.place, axis=1) + solids.radii[:, 0] * slope
@@ -457,13 +113,13 @@ def _met_points(surfaces: Surfaces, camera: Camera, places: NDArray[np.intp]) ->
     height, width = surfaces.capsule.shape
     step = surfaces.supersampling
     left, top = surfaces.left_px * step, surfaces.top_px * step
-    x, y = _ray_axes((left, top, left + width, top + height), camera, step)
+    x, y = ray_axes((left, top, left + width, top + height), camera, supersampling=step)
     depth = surfaces.depth_m.ravel()[places]
     rows, columns = np.divmod(places, width)
     return np.stack([x[columns] * depth, y[rows] * depth, depth])
 
 
-def _relief(surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera) -> tuple[Floats, Floats, Floats]:
+def _relief(surfaces: Surfaces, solids: Solids, camera: Camera) -> tuple[Floats, Floats, Floats]:
     """Return normals (h, w, 3) in the camera's frame, depth (h, w) and 1 where a pixel has them, all 0 elsewhere.
 
     One ray a pixel suffices: light varies slowly, and what it falls on is averaged over all rays.
@@ -477,7 +133,6 @@ def _relief(surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera) -> 
     field = np.zeros((5, height, width), dtype=np.float32)
     flat = field.reshape(5, -1)
     target = rows * width + columns
-    solids = _prepare(capsules, camera, step)
     for plane, values in zip(flat, (*_capsule_normals(points, solids, indices), points[2]), strict=False):
         plane[target] = values
     flat[4][target] = 1.0
@@ -486,7 +141,7 @@ def _relief(surfaces: Surfaces, capsules: Sequence[Capsule], camera: Camera) -> 
     return normals, field[3], field[4]
 
 
-def _capsule_normals(points: Floats, solids: _Solids, indices: NDArray[np.intp]) -> Floats:
+def _capsule_normals(points: Floats, solids: Solids, indices: NDArray[np.intp]) -> Floats:
     """Return the unit normals (3, N) of capsules at (3, N) points on them."""
     slope = np.clip(solids.slope, -0.999, 0.999)
     squared_cos = 1.0 - slope**2
@@ -556,7 +211,7 @@ def _occlusion(depth: Floats, seen: Floats) -> Floats:
     return factors
 
 
-def composite(background: ImageArray, surfaces: Surfaces, colors: Floats, *, coverage: Floats) -> ImageArray:
+def composite(background: ImageArray, surfaces: Surfaces, *, colors: Floats, coverage: Floats) -> ImageArray:
     """Return the (H, W, 3) background with shaded surfaces over it.
 
     Args:
@@ -574,7 +229,7 @@ def composite(background: ImageArray, surfaces: Surfaces, colors: Floats, *, cov
 
 
 def cast_shadow(
-    image: ImageArray, capsules: Sequence[Capsule], camera: Camera, *, lighting: Lighting, strength: float
+    image: ImageArray, capsules: Sequence[Capsule], *, camera: Camera, lighting: Lighting, strength: float
 ) -> ImageArray:
     """Return the image with the capsules' soft shadow on the floor.
 

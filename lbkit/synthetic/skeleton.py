@@ -256,7 +256,9 @@ def heel_lift_deg(shape: BodyShape, rise_m: float) -> float:
 
     A rise beyond the reach of the foot gives 60 degrees; a negative one gives 0.
     """
-    height = ANKLE_HEIGHT + max(rise_m, 0.0) / shape.stature_m
+    if rise_m <= 0:
+        return 0.0
+    height = ANKLE_HEIGHT + rise_m / shape.stature_m
     reach = np.hypot(BALL_AHEAD, ANKLE_HEIGHT)
     if height >= reach:
         return 60.0

@@ -132,6 +132,17 @@ def test_each_map_shows_in_its_own_tile_and_only_there() -> None:
         assert columns.max() < left + 192 + 8
 
 
+def test_a_weak_map_is_seen_and_a_faint_one_does_not_shine() -> None:
+    def red_of(value: float) -> int:
+        maps = np.zeros((6, 64, 48), np.float32)
+        maps[0, 10:30, 5:25] = value
+        drawn = draw_heatmaps(np.zeros((256, 192, 3), np.uint8), maps, LOWER_BODY_6.names)
+        return int(drawn[32 + 25 * 4, 420 + 20 * 4, 0])  # in the plateau, away from the cross on its first cell
+
+    assert red_of(0.9) == red_of(0.3) > 200
+    assert 5 < red_of(0.05) < 100
+
+
 def test_the_score_is_written_beside_the_name() -> None:
     drawn = [panel([0.81, 0, 0, 0, 0, 0]), panel([0.82, 0, 0, 0, 0, 0])]
     label = slice(6, 30)

@@ -252,7 +252,33 @@ def test_large_pictures_run_before_their_batch_is_full(
     assert len(results) == 6
 
 
+def test_pictures_given_back_make_room_for_others(
+    spots: Spots, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "HELD_BYTES", 400_000)  # the first three pictures exceed it, then the next two
+    list(run_inference(photos, PoseEstimator(spots, batch_size=64), boxes="whole", keep_images=True))
+    assert spots.batches == [3, 2, 1]
+
+
+def test_a_search_that_gets_worse_keeps_its_best_round(spots: Spots, photos: list[Path]) -> None:
+    run = spots.run
+
+    def fading(crops: np.ndarray) -> ModelOutput:
+        heatmaps = run(crops).heatmaps
+        assert heatmaps is not None
+        return ModelOutput(heatmaps * np.float32(0.5 ** len(spots.batches)), None)
+
+    spots.run = fading  # type: ignore[method-assign]
+    (result,) = run_inference(photos[:1], PoseEstimator(spots), keep_heatmaps=True)
+    assert len(spots.batches) > 1
+    assert result.poses is not None
+    np.testing.assert_array_equal(result.poses.boxes_xyxy, [[0, 0, 170, 260]])
+    np.testing.assert_allclose(result.views[0].heatmaps.max(axis=(1, 2)), result.poses.scores[0], atol=1e-6)
+    assert result.poses.scores[0].max() > 0.3
+
+
 def test_opencv_s_threads_and_ours_are_put_back_also_after_a_break(spots: Spots, photos: list[Path]) -> None:
+    cv2.setNumThreads(2)
     before = cv2.getNumThreads(), threading.active_count()
     walk = run_inference(photos, PoseEstimator(spots, batch_size=1))
     next(walk)
@@ -275,11 +301,27 @@ def test_map_ahead_keeps_the_order_and_stops_early() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert list(map_ahead(pool, slow_first, range(5), ahead=lambda: 3)) == [0, 1, 4, 9, 16]
-        begun.clear()
-        walk = map_ahead(pool, slow_first, range(1000), ahead=lambda: 3)
+
+
+def test_map_ahead_gives_up_what_has_not_begun_when_it_is_closed() -> None:
+    gate, begun = threading.Event(), threading.Semaphore(0)
+    done: list[int] = []
+
+    def wait_after_the_first(number: int) -> int:
+        begun.release()
+        if number:
+            gate.wait(timeout=10)
+        done.append(number)
+        return number
+
+    with ThreadPoolExecutor(1) as pool:
+        walk = map_ahead(pool, wait_after_the_first, range(1000), ahead=lambda: 3)
         assert next(walk) == 0
+        assert begun.acquire(timeout=10)
+        assert begun.acquire(timeout=10)
         walk.close()
-    assert len(begun) <= 4
+        gate.set()
+    assert done == [0, 1]
 
 
 def test_there_is_at_least_one_reader() -> None:

@@ -80,12 +80,11 @@ def peaked_neighbours() -> np.ndarray:
     return gaussians(np.array([[8.0, 12.0], [0.0, 12.0], [8.0, 0.0], [16.0, 23.0]]))
 
 
-def basins() -> np.ndarray:
-    """A lone highest cell at the bottom of a bowl: smoothed, it is a minimum, and DARK must leave it."""
-    x, y = np.arange(WIDTH) - 8.3, np.arange(HEIGHT) - 12.2
-    bowl = 0.1 + 0.8 * (x[None, :] ** 2 / 8.7**2 + y[:, None] ** 2 / 12.2**2) / 2
-    bowl[12, 8] = 1.0
-    return bowl[None, None].astype(np.float32)
+def pits() -> np.ndarray:
+    """A lone highest cell at the bottom of a pit: smoothed, it is a minimum, and DARK must leave it."""
+    maps = np.float32(0.9) - np.float32(0.8) * gaussians(np.array([[8.3, 12.2]]))
+    maps[0, 0, 12, 8] = 1.0
+    return maps
 
 
 def faint() -> np.ndarray:
@@ -100,7 +99,7 @@ CASES = (
     negative,
     partly_negative,
     flat,
-    basins,
+    pits,
     faint,
     ties,
     peaked_neighbours,

@@ -39,9 +39,7 @@ def test_the_shipped_model_finds_the_legs_of_figures(figures: Path, tmp_path: Pa
     """The model is the wheel's own: the working folder has none."""
     annotations = figures / "pictures" / "annotations.json"
     output = tmp_path / "keypoints.jsonl"
-    result = lbkit(
-        "infer", figures / "pictures", "--boxes", f"coco:{annotations}", "--output", output, folder=tmp_path
-    )
+    result = lbkit("infer", figures / "pictures", "--boxes", f"coco:{annotations}", "--output", output, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(lines) == 6
