@@ -223,7 +223,7 @@ def _throughput_measures(rounds: Sequence[Round], count: int) -> list[Measure]:
         measure("decoding (not in the sum)", "s", lambda each: each.apart.decoding.wall),
         measure("run_inference", "s", lambda each: each.library.spent.wall),
         measure("lbkit infer, less its start", "s", lambda each: each.command.wall),
-        measure("run_inference, images a second", "1/s", lambda each: count / each.library.spent.wall),
+        measure("run_inference, rate", "images/s", lambda each: count / each.library.spent.wall),
         measure("run_inference / sum", "", lambda each: each.library_ratio.wall, RATIO_TARGET),
         measure("lbkit infer / sum", "", lambda each: each.command_ratio.wall, RATIO_TARGET),
         measure("processor time: sum", "s", lambda each: each.apart.sum.processor),

@@ -1,0 +1,147 @@
+"""The shipped models on real photographs: a COCO root in LBKIT_COCO, else skipped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lbkit.cli.main import run
+from lbkit.core.coco import read_coco
+from lbkit.core.codec import decode_heatmaps
+from lbkit.core.contract import DECODERS
+from lbkit.core.estimator import PoseEstimator
+from lbkit.core.images import read_image
+from lbkit.core.preprocess import crop_person
+from lbkit.evaluation.persons import CocoRoot, evaluate_persons
+from lbkit.export.options import ExportOptions
+from lbkit.export.pipeline import export_model
+from lbkit.models.checkpoint import load_checkpoint
+from lbkit.models.torch_backend import TorchBackend
+from lbkit.runtime.loading import load_model
+from lbkit.runtime.ort_backend import OrtBackend
+
+REPOSITORY = Path(__file__).parent.parent
+CHECKPOINTS = sorted((REPOSITORY / "training" / "checkpoints").glob("*.safetensors"))
+SHIPPED = sorted((REPOSITORY / "exported").glob("*.onnx"))
+HEATMAP_TOLERANCE = 1e-4
+KEYPOINT_TOLERANCE_PX = 0.01
+
+pytestmark = [
+    pytest.mark.coco,
+    pytest.mark.skipif("LBKIT_COCO" not in os.environ, reason="LBKIT_COCO names no COCO root"),
+]
+
+
+@pytest.fixture(scope="module")
+def root() -> CocoRoot:
+    return CocoRoot(Path(os.environ["LBKIT_COCO"]))
+
+
+@pytest.fixture(scope="module")
+def bare_contract_crops(root: CocoRoot) -> tuple[np.ndarray, list]:
+    """Ten people's crops and transforms, from pictures and boxes of all sizes."""
+    contract = load_checkpoint(CHECKPOINTS[0]).contract
+    coco = read_coco(root.annotations)
+    people = [person for person in coco.persons if person.labelled_joints == 6][:40:4]
+    cut = []
+    for person in people:
+        image = read_image(root.images / coco.images[person.image_id].file_name)
+        cut.append(crop_person(image, person.box_xyxy, contract=contract))
+    return np.stack([crop for crop, _ in cut]), [transform for _, transform in cut]
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_exported_files_agree_with_pytorch(
+    path: Path, dtype: str, bare_contract_crops: tuple[np.ndarray, list], tmp_path: Path
+) -> None:
+    """Heatmaps to 1e-4, and every decoder's joints to 0.01 px of the photograph, in one file's heatmaps."""
+    crops, transforms = bare_contract_crops
+    reference = TorchBackend(path)
+    report = export_model(
+        path.stem, checkpoint=path, output=tmp_path / "model.onnx", options=ExportOptions(input_dtype=dtype)
+    )
+    backend = OrtBackend(report.path)
+    expected = reference.run(crops).heatmaps
+    assert expected is not None
+    for batch in (1, 2, 5):
+        found = backend.run(crops[:batch]).heatmaps
+        assert found is not None
+        assert np.abs(found - expected[:batch]).max() <= HEATMAP_TOLERANCE
+        for decoder in DECODERS:
+            moved = _moved_px(found, expected[:batch], transforms[:batch], decoder=decoder)
+            assert moved <= KEYPOINT_TOLERANCE_PX, decoder
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_decoders_in_the_graph_agree_with_the_host(
+    decoder: str, bare_contract_crops: tuple[np.ndarray, list], tmp_path: Path
+) -> None:
+    crops, transforms = bare_contract_crops
+    path = next(path for path in CHECKPOINTS if path.stem == "cnn")
+    options = ExportOptions(decoder=decoder)  # type: ignore[arg-type]
+    report = export_model("cnn", checkpoint=path, output=tmp_path / "model.onnx", options=options)
+    in_graph = PoseEstimator(OrtBackend(report.path)).predict(list(crops), transforms)
+    on_host = PoseEstimator(TorchBackend(path), decoder=decoder).predict(list(crops), transforms)  # type: ignore[arg-type]
+    assert np.abs(in_graph[..., :2] - on_host[..., :2]).max() <= KEYPOINT_TOLERANCE_PX
+    np.testing.assert_allclose(in_graph[..., 2], on_host[..., 2], atol=HEATMAP_TOLERANCE)
+
+
+def _moved_px(found: np.ndarray, expected: np.ndarray, transforms: list, *, decoder: str) -> float:
+    spec = load_checkpoint(CHECKPOINTS[0]).contract.heatmap
+    pair = [decode_heatmaps(maps, spec=spec, decoder=decoder)[..., :2] for maps in (found, expected)]  # type: ignore[arg-type]
+    in_image = [[t.to_image(xy) for t, xy in zip(transforms, joints, strict=True)] for joints in pair]
+    return float(np.linalg.norm(np.array(in_image[0]) - np.array(in_image[1]), axis=-1).max())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_models_are_as_good_as_their_contract_says(path: Path, root: CocoRoot) -> None:
+    persons = evaluate_persons(load_model(path), root)
+    contract = load_model(path).contract
+    figures = {figure.metric: figure for figure in contract.evaluation if figure.data == root.folder.name}
+    if not figures:
+        pytest.skip(f"{path.name} was not measured on {root.folder.name}")
+    assert figures["pck@0.05 v>0"].persons == len(persons.image_ids)
+    assert persons.pck(0.05) == pytest.approx(figures["pck@0.05 v>0"].value, abs=0.002)
+    assert persons.pck(0.05, min_visibility=2) == pytest.approx(figures["pck@0.05 v=2"].value, abs=0.002)
+
+
+def test_infer_writes_coco_results_that_pycocotools_scores(root: CocoRoot, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    from pycocotools.coco import COCO
+
+    output = tmp_path / "results.json"
+    arguments = ["infer", root.images, "--boxes", f"coco:{root.annotations}", "--format", "coco", "--output", output]
+    assert run([*map(str, arguments), "--model", str(SHIPPED[0]), "-q"]) == 0
+    rows = json.loads(output.read_text())
+    persons = [person for person in read_coco(root.annotations).persons if not person.is_crowd]
+    assert {row["ann_id"] for row in rows} == {person.ann_id for person in persons}
+    loaded = COCO(str(root.annotations)).loadRes(str(output))
+    assert len(loaded.getAnnIds()) == len(rows)
+    estimator = PoseEstimator(OrtBackend(SHIPPED[0]))
+    person = persons[3]
+    coco = read_coco(root.annotations)
+    poses = estimator(read_image(root.images / coco.images[person.image_id].file_name), person.box_xyxy)
+    row = next(row for row in rows if row["ann_id"] == person.ann_id)
+    keypoints = np.array(row["keypoints"]).reshape(17, 3)[11:17, :2]
+    np.testing.assert_allclose(keypoints, poses.xy[0], atol=0.01)
+
+
+def test_a_person_is_found_without_a_box(root: CocoRoot) -> None:
+    """On pictures of one person the search by itself must come near what the annotated box gives."""
+    coco = read_coco(root.annotations)
+    alone = [people[0] for people in coco.persons_by_image().values() if len(people) == 1]
+    alone = [person for person in alone if person.labelled_joints == 6]
+    assert len(alone) >= 10
+    estimator = load_model(SHIPPED[-1])
+    near = []
+    for person in alone:
+        image = read_image(root.images / coco.images[person.image_id].file_name)
+        searched, boxed = estimator(image), estimator(image, person.box_xyxy)
+        height = person.box_xyxy[3] - person.box_xyxy[1]
+        near.append(np.linalg.norm(searched.xy - boxed.xy, axis=-1) <= 0.1 * height)
+    assert np.mean(near) >= 0.5
