@@ -1,0 +1,110 @@
+"""Rewrite the tables of shipped models in the READMEs from the files themselves: `python -m training.catalogue`.
+
+No figure in them is typed by hand: each comes from the contract inside the model's own file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import click
+
+from lbkit.core.contract import ModelContract
+from lbkit.core.files import atomic_path
+from lbkit.errors import InputError, LbkitError
+from lbkit.models.checkpoint import Checkpoint, load_checkpoint
+from lbkit.runtime.ort_backend import OrtBackend
+
+MODEL_NAMES = ("baseline", "fpn", "cnn")
+
+
+def model_rows(exported: Path) -> list[str]:
+    """Return the Markdown table of the ONNX files in a folder, header first.
+
+    Raises:
+        ModelError: A file there is not one of lbkit's.
+    """
+    rows = ["| model | file | size | sha256 | PCK@0.05, v > 0 | v = 2 | measured on |", "|---|---|---|---|---|---|---|"]
+    for path in _by_name(exported, ".onnx"):
+        contract = OrtBackend(path, threads=1).contract
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        first, second, where = _figures(contract)
+        rows.append(f"| {contract.model} | `{path.name}` | {size} | `{digest}` | {first} | {second} | {where} |")
+    return rows
+
+
+def training_rows(checkpoints: Path) -> list[str]:
+    """Return the Markdown table of how the checkpoints in a folder were trained.
+
+    Raises:
+        CheckpointError: A file there is not a checkpoint.
+    """
+    rows = [
+        "| model | last stage | crops seen | minutes | learning rate | validation PCK@0.05 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in _by_name(checkpoints, ".safetensors"):
+        rows.append(_training_row(load_checkpoint(path)))
+    return rows
+
+
+def _training_row(checkpoint: Checkpoint) -> str:
+    story = checkpoint.training
+    recipe = story["recipe"]
+    stage = f"{recipe['epochs']} epochs at {recipe['input_height']} x {recipe['input_width']}, {story['device']}"
+    minutes = f"{story['seconds'] / 60:.0f}"
+    score = f"{story['validation'].get('val_pck@0.05', float('nan')):.3f}"
+    name = checkpoint.contract.model
+    return f"| {name} | {stage} | {story['seen']:,} | {minutes} | {recipe['learning_rate']} | {score} |"
+
+
+def _by_name(folder: Path, suffix: str) -> list[Path]:
+    known = [folder / f"{name}{suffix}" for name in MODEL_NAMES]
+    return [path for path in known if path.exists()]
+
+
+def _figures(contract: ModelContract) -> tuple[str, str, str]:
+    figures = {figure.metric: figure for figure in contract.evaluation}
+    if "pck@0.05 v>0" not in figures:
+        return "not measured", "", ""
+    first, second = figures["pck@0.05 v>0"], figures["pck@0.05 v=2"]
+    return f"{first.value:.3f}", f"{second.value:.3f}", f"{first.data}, {first.persons} persons, {first.date}"
+
+
+def rewrite_section(path: Path, name: str, *, lines: list[str]) -> None:
+    """Replace what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in a document.
+
+    Raises:
+        InputError: The document has no such section.
+    """
+    text = path.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise InputError(f"has no section {name}", where=path, remedy=f"put <!-- {name}:begin --> and :end --> in it")
+    body = "\n".join(lines) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(pattern.sub(lambda found: found[1] + body + found[2], text), encoding="utf-8")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--root", default=".", type=click.Path(file_okay=False, exists=True, path_type=Path), help="The checkout."
+)
+def main(root: Path) -> None:
+    """Rewrite the tables of shipped models in README.md, exported/README.md and training/README.md."""
+    try:
+        models = model_rows(root / "exported")
+        for document in (root / "README.md", root / "exported" / "README.md"):
+            rewrite_section(document, "models", lines=models)
+        rewrite_section(
+            root / "training" / "README.md", "shipped", lines=training_rows(root / "training" / "checkpoints")
+        )
+    except LbkitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
