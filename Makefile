@@ -7,6 +7,16 @@ DEMO := build/demo
 DEMO_MODEL ?= fpn
 PHOTOS ?=
 
+# A photograph that cannot be used makes infer exit 1; where the others went is still said.
+define DEMO_OUTPUT
+--model $(DEMO)/$(DEMO_MODEL).onnx --output $(DEMO)/keypoints.jsonl --draw $(DEMO)/drawn || status=$$?; \
+	  echo; \
+	  echo "drawn pictures:  $(CURDIR)/$(DEMO)/drawn"; \
+	  echo "keypoints:       $(CURDIR)/$(DEMO)/keypoints.jsonl  (one line an image)"; \
+	  echo "model:           $(CURDIR)/$(DEMO)/$(DEMO_MODEL).onnx"; \
+	  exit $$status
+endef
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -25,19 +35,14 @@ install: $(READY) ## Make .venv with everything in it
 
 .PHONY: demo
 demo: $(READY) ## Export the shipped checkpoint, check it against PyTorch, infer and draw (PHOTOS=folder for your own)
-	$(BIN)/lbkit export --model $(DEMO_MODEL) --output $(DEMO)/$(DEMO_MODEL).onnx --force
+	rm -rf $(DEMO)
+	$(BIN)/lbkit export --model $(DEMO_MODEL) --output $(DEMO)/$(DEMO_MODEL).onnx
 ifeq ($(PHOTOS),)
-	$(BIN)/lbkit figures $(DEMO)/figures --count 12 --seed 7 --force
-	$(BIN)/lbkit infer $(DEMO)/figures --boxes coco:$(DEMO)/figures/annotations.json \
-	  --model $(DEMO)/$(DEMO_MODEL).onnx --output $(DEMO)/keypoints.jsonl --draw $(DEMO)/drawn --force
+	$(BIN)/lbkit figures $(DEMO)/figures --count 12 --seed 7
+	@status=0; $(BIN)/lbkit infer $(DEMO)/figures --boxes coco:$(DEMO)/figures/annotations.json $(DEMO_OUTPUT)
 else
-	$(BIN)/lbkit infer "$(PHOTOS)" \
-	  --model $(DEMO)/$(DEMO_MODEL).onnx --output $(DEMO)/keypoints.jsonl --draw $(DEMO)/drawn --force
+	@status=0; $(BIN)/lbkit infer "$(patsubst ~/%,$(HOME)/%,$(PHOTOS))" $(DEMO_OUTPUT)
 endif
-	@echo
-	@echo "drawn pictures:  $(CURDIR)/$(DEMO)/drawn"
-	@echo "keypoints:       $(CURDIR)/$(DEMO)/keypoints.jsonl  (one line an image)"
-	@echo "model:           $(CURDIR)/$(DEMO)/$(DEMO_MODEL).onnx"
 
 .PHONY: test
 test: $(READY) ## Run the tests (LBKIT_COCO=root adds those on real photographs)

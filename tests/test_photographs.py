@@ -30,6 +30,9 @@ SHIPPED = sorted((REPOSITORY / "exported").glob("*.onnx"))
 HEATMAP_TOLERANCE = 1e-4
 KEYPOINT_TOLERANCE_PX = 0.01
 
+assert CHECKPOINTS
+assert SHIPPED
+
 pytestmark = [
     pytest.mark.coco,
     pytest.mark.skipif("LBKIT_COCO" not in os.environ, reason="LBKIT_COCO names no COCO root"),
@@ -103,8 +106,9 @@ def test_shipped_models_are_as_good_as_their_contract_says(path: Path, root: Coc
     persons = evaluate_persons(load_model(path), root)
     contract = load_model(path).contract
     figures = {figure.metric: figure for figure in contract.evaluation if figure.data == root.folder.name}
-    if not figures:
-        pytest.skip(f"{path.name} was not measured on {root.folder.name}")
+    measured_elsewhere = bool(contract.evaluation) and not figures
+    if measured_elsewhere:
+        pytest.skip(f"{path.name} was measured on other data than {root.folder.name}")
     assert figures["pck@0.05 v>0"].persons == len(persons.image_ids)
     assert persons.pck(0.05) == pytest.approx(figures["pck@0.05 v>0"].value, abs=0.002)
     assert persons.pck(0.05, min_visibility=2) == pytest.approx(figures["pck@0.05 v=2"].value, abs=0.002)

@@ -93,7 +93,7 @@ class Recipe:
         optimizer: "adam" (weight decay in the gradient) or "adamw" (decoupled).
         learning_rate: Highest rate of the schedule.
         weight_decay: Weight decay.
-        schedule: "one-cycle" or "constant".
+        schedule: "cosine" (a half cosine to a hundredth of the rate) or "constant", either after the warm-up.
         warmup: Share of the steps during which the rate rises.
         ema_decay: Decay of the moving average of weights; 0 turns it off.
         clip_norm: Largest norm of the gradient of the scaled loss; 0 turns clipping off.
@@ -117,7 +117,7 @@ class Recipe:
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.1
     ema_decay: float = 0.999
     clip_norm: float = 0.0

@@ -27,7 +27,6 @@ from training.config import SYNTHETIC, Augmentation, Recipe, Source
 log = logging.getLogger(__name__)
 
 FIGURE_SIZE = ImageSize(320, 240)
-NO_AUGMENTATION = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

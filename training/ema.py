@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """Weights averaged over steps: a' = d a + (1 - d) w, with d rising from 0.1 to `decay` over the first steps.
+    """Weights averaged over steps: a' = d a + (1 - d) w, with d rising from 2/11 to `decay` over the first steps.
 
     Batch-norm statistics are averaged like weights.
 

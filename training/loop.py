@@ -13,21 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import ModelContract
+from lbkit.core.files import atomic_path
 from lbkit.core.preprocess import normalization_coefficients
 from lbkit.core.records import record_to_mapping
+from lbkit.errors import ConfigError
 from lbkit.evaluation.pck import pck, relative_distances
 from lbkit.models.checkpoint import Checkpoint, checkpoint_state, save_checkpoint, state_sha256
 from training.config import Recipe
 from training.dataset import CropDataset, DrawnBatches, SourcePeople, plain_batches
 from training.ema import MovingAverage
 from training.losses import JointsMSELoss
-from training.precision import choose_precision
-from training.state import Progress, load_state, save_state
+from training.precision import DTYPES, choose_precision
+from training.state import Progress, RunState, load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +68,48 @@ class RunPaths:
         return self.folder / "curves.csv"
 
 
+CURVE_FIELDS = (
+    "epoch",
+    "seen",
+    "seconds",
+    *(
+        f"{part}_{figure}"
+        for part in ("train", "val")
+        for figure in ("loss_fixed", "loss_visible", "pck@0.05", "pck@0.10")
+    ),
+)
+"""The columns of the curve file."""
+
+
 @dataclass(slots=True)
 class Tally:
-    """Losses and distances summed over batches of one epoch."""
+    """Losses a batch and relative distances a joint over the batches of one epoch."""
 
     loss_fixed: list[float] = field(default_factory=list)
     loss_visible: list[float] = field(default_factory=list)
-    distances: list[np.ndarray] = field(default_factory=list)
-    counted: list[np.ndarray] = field(default_factory=list)
+    distances: list[NDArray[np.float64]] = field(default_factory=list)
+    counted: list[NDArray[np.bool_]] = field(default_factory=list)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays by name, so that a stopped epoch's figures are not lost."""
+        if not self.distances:
+            return {}
+        return {
+            "losses": np.array([self.loss_fixed, self.loss_visible]),
+            "distances": np.concatenate(self.distances),
+            "counted": np.concatenate(self.counted),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Tally:
+        """Return what `to_arrays` told."""
+        if not arrays:
+            return cls()
+        fixed, visible = arrays["losses"].tolist()
+        return cls(fixed, visible, [arrays["distances"]], [arrays["counted"]])
 
     def row(self, prefix: str) -> dict[str, float]:
-        """Return the means as a row of the curve file."""
+        """Return the means as part of a row of the curve file."""
         distances, counted = np.concatenate(self.distances), np.concatenate(self.counted)
         return {
             f"{prefix}_loss_fixed": float(np.mean(self.loss_fixed)),
@@ -115,7 +149,7 @@ class Trainer:
         self.average = MovingAverage(self.module, decay=recipe.ema_decay)
         self.loss = JointsMSELoss(reduction=recipe.loss_reduction)
         self.optimizer = _optimizer(recipe, self.module)
-        self.progress = Progress()
+        self.progress, self.tally = Progress(), Tally()
         people = [person for part in sources for person in part.training]
         self.repeats = np.array([part.source.repeat for part in sources for _ in part.training])
         plan = recipe.augmentation
@@ -137,21 +171,23 @@ class Trainer:
         """Go on from the run's state file if there is one."""
         if not self.paths.state.exists():
             return False
-        self.progress = load_state(self.paths.state, self.module, self.average.module, optimizer=self.optimizer)
+        state = load_state(self.paths.state, self.module, average=self.average.module, optimizer=self.optimizer)
+        self._check_settings(state.settings)
+        self.progress, self.tally = state.progress, Tally.from_arrays(state.tally)
         self.average.steps = self.progress.step
+        self._dtype = DTYPES.get(state.settings["precision"])
         log.info("resumed at epoch %d, step %d", self.progress.epoch, self.progress.step)
         return True
 
-    def run(self, *, max_minutes: float | None = None, save_minutes: float = 5.0) -> Path:
-        """Train until the recipe's epochs or the minutes are over; return the best checkpoint's path."""
+    def run(self, *, max_minutes: float | None = None, save_minutes: float = 5.0) -> Path | None:
+        """Train until the recipe's epochs or the minutes are over; return the best checkpoint, if there is one yet."""
         deadline = time.monotonic() + max_minutes * 60 if max_minutes else float("inf")
         self._last_save = time.monotonic()
         while self.progress.epoch < self.recipe.epochs:
-            tally = self._train_epoch(deadline, save_minutes * 60)
-            if tally is None:
+            if not self._train_epoch(deadline, save_minutes * 60):
                 break
-            self._finish_epoch(tally)
-        return self.paths.best
+            self._finish_epoch()
+        return self.paths.best if self.paths.best.exists() else None
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step: linear rise, then a half cosine to a hundredth, or constant."""
@@ -164,8 +200,9 @@ class Trainer:
         share = min(1.0, (step - rise) / max(1, total - rise))
         return float(self.recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share))))
 
-    def _train_epoch(self, deadline: float, save_seconds: float) -> Tally | None:
-        progress, tally = self.progress, Tally()
+    def _train_epoch(self, deadline: float, save_seconds: float) -> bool:
+        """Train on what is left of the epoch; return whether it came to its end."""
+        progress = self.progress
         batches = DrawnBatches(
             self.repeats,
             batch_size=self.recipe.batch_size,
@@ -176,21 +213,22 @@ class Trainer:
         waited, start = 0.0, time.monotonic()
         self.module.train()
         loader = iter(self._loader(self.training, batches))
-        for _ in range(len(batches)):
+        for done in range(1, len(batches) + 1):
             before = time.monotonic()
             batch = next(loader)
             waited += time.monotonic() - before
-            self._step(batch, tally)
+            self._step(batch)
             progress.seconds += time.monotonic() - before
-            self._report(tally, len(tally.loss_fixed), time.monotonic() - start, waited)
-            if time.monotonic() > deadline or time.monotonic() - self._last_save > save_seconds:
+            self._report(done, time.monotonic() - start, waited)
+            is_late = time.monotonic() > deadline
+            if is_late or time.monotonic() - self._last_save > save_seconds:
                 self._save_state()
-            if time.monotonic() > deadline:
+            if is_late:
                 log.info("time is up at epoch %d, batch %d", progress.epoch, progress.batch)
-                return None
-        return tally
+                return False
+        return True
 
-    def _step(self, batch: Mapping[str, Tensor], tally: Tally) -> None:
+    def _step(self, batch: Mapping[str, Tensor]) -> None:
         images, target = self._images(batch), batch["target"].to(self.device)
         weight = batch["weight"].to(self.device)
         if self._dtype is None:
@@ -208,7 +246,7 @@ class Trainer:
         self.progress.batch += 1
         self.progress.step += 1
         self.progress.seen += len(images)
-        self._count(batch, heatmaps.detach(), tally)
+        self._count(batch, heatmaps.detach(), self.tally)
 
     def _forward(self, module: nn.Module, images: Tensor) -> Tensor:
         dtype = self._dtype or torch.float32
@@ -240,21 +278,22 @@ class Trainer:
             self._count(batch, self._forward(self.average.module, self._images(batch)), tally)
         return tally.row("val")
 
-    def _finish_epoch(self, tally: Tally) -> None:
+    def _finish_epoch(self) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        row = {"epoch": progress.epoch, "seen": progress.seen, "seconds": round(progress.seconds, 1)}
-        row |= tally.row("train") if tally.distances else {}
+        row: dict[str, float] = {"epoch": progress.epoch, "seen": progress.seen, "seconds": round(progress.seconds, 1)}
         figures = self.validate() if len(self.validation) else {}
-        self._append_curves(row | figures)
+        row |= self.tally.row("train") | figures
+        self.tally = Tally()
+        self._write_curves(row)
         checkpoint = self._checkpoint(figures)
         save_checkpoint(self.paths.last, checkpoint)
-        score = figures.get("val_pck@0.05", 0.0)
+        score = float(np.nan_to_num(figures.get("val_pck@0.05", 0.0)))
         if score >= progress.best_pck:
             progress.best_pck = score
             save_checkpoint(self.paths.best, checkpoint)
         self._save_state()
-        log.info("epoch %d: %s", progress.epoch, json.dumps({k: round(v, 5) for k, v in (row | figures).items()}))
+        log.info("epoch %d: %s", progress.epoch, json.dumps({k: round(v, 5) for k, v in row.items()}))
 
     def _checkpoint(self, figures: Mapping[str, float]) -> Checkpoint:
         state = checkpoint_state(self.average.module, half=True)
@@ -271,26 +310,41 @@ class Trainer:
         }
         return Checkpoint(contract, state, training)
 
-    def _append_curves(self, row: Mapping[str, float]) -> None:
-        fresh = not self.paths.curves.exists()
-        with self.paths.curves.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+    def _write_curves(self, row: Mapping[str, float]) -> None:
+        """Add an epoch's row; a row of the same or a later epoch, left by a run that was killed, is replaced."""
+        rows: list[Mapping[str, Any]] = []
+        if self.paths.curves.exists():
+            with self.paths.curves.open(newline="", encoding="utf-8") as file:
+                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
+        with atomic_path(self.paths.curves) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=CURVE_FIELDS)
+            writer.writeheader()
+            writer.writerows([*rows, row])
+
+    def _settings(self) -> dict[str, Any]:
+        precision = next((name for name, dtype in DTYPES.items() if dtype == self._dtype), "")
+        return {"recipe": record_to_mapping(self.recipe), "precision": precision}
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse to go on by another recipe; only its number of epochs may change."""
+        before, now = settings["recipe"], self._settings()["recipe"]
+        changed = [key for key in now if key != "epochs" and before.get(key) != now[key]]
+        if changed:
+            raise ConfigError(
+                f"the run was started by a recipe that differs in {', '.join(changed)}",
+                where=self.paths.state,
+                remedy="give the same recipe and --set, or another --output",
+            )
 
     def _save_state(self) -> None:
-        save_state(
-            self.paths.state,
-            self.module,
-            self.average.module,
-            optimizer=self.optimizer,
-            progress=self.progress,
+        state = RunState(
+            self.module, self.average.module, self.optimizer, self.progress, self.tally.to_arrays(), self._settings()
         )
+        save_state(self.paths.state, state)
         self._last_save = time.monotonic()
 
-    def _report(self, tally: Tally, batches: int, seconds: float, waited: float) -> None:
-        now = time.monotonic()
+    def _report(self, batches: int, seconds: float, waited: float) -> None:
+        tally, now = self.tally, time.monotonic()
         if now - self._last_log < LOG_SECONDS:
             return
         self._last_log = now

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from lbkit.core.files import atomic_path
 from lbkit.errors import CheckpointError
 
 PROGRESS_KEY = "lbkit_progress"
+SETTINGS_KEY = "lbkit_settings"
 
 
 @dataclass(slots=True)
@@ -39,22 +42,45 @@ class Progress:
     seconds: float = 0.0
 
 
-def save_state(path: Path, module: nn.Module, average: nn.Module, *, optimizer: Optimizer, progress: Progress) -> None:
-    """Write network, average, optimizer and progress atomically; the last good file survives a full disk.
+@dataclass(frozen=True, slots=True, eq=False)
+class RunState:
+    """All that a run resumes from.
+
+    Attributes:
+        module: The network in training.
+        average: Its moving average.
+        optimizer: Its optimizer.
+        progress: Where the run stands.
+        tally: Losses and distances of the epoch in progress, as arrays by name.
+        settings: What must not change between the parts of a run: its recipe and its precision.
+    """
+
+    module: nn.Module
+    average: nn.Module
+    optimizer: Optimizer
+    progress: Progress
+    tally: dict[str, NDArray[Any]]
+    settings: dict[str, Any]
+
+
+def save_state(path: Path, state: RunState) -> None:
+    """Write a run's state atomically; the last good file survives a full disk.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    tensors |= _optimizer_tensors(optimizer)
+    tensors = {f"model.{name}": value for name, value in state.module.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
+    tensors |= {f"tally.{name}": torch.from_numpy(value) for name, value in state.tally.items()}
+    tensors |= _optimizer_tensors(state.optimizer)
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    metadata = {PROGRESS_KEY: json.dumps(asdict(state.progress)), SETTINGS_KEY: json.dumps(state.settings)}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={PROGRESS_KEY: json.dumps(asdict(progress))})
+        save_file(plain, temporary, metadata=metadata)
 
 
-def load_state(path: Path, module: nn.Module, average: nn.Module, *, optimizer: Optimizer) -> Progress:
-    """Restore what `save_state` wrote, in place, and return the progress.
+def load_state(path: Path, module: nn.Module, *, average: nn.Module, optimizer: Optimizer) -> RunState:
+    """Restore network, average and optimizer in place from what `save_state` wrote, and return the whole state.
 
     Raises:
         CheckpointError: The file is broken or of another network.
@@ -66,11 +92,14 @@ def load_state(path: Path, module: nn.Module, average: nn.Module, *, optimizer: 
         module.load_state_dict(_under("model.", tensors))
         average.load_state_dict(_under("average.", tensors))
         _restore_optimizer(optimizer, _under("optimizer.", tensors))
-        return Progress(**json.loads(metadata[PROGRESS_KEY]))
-    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError) as error:
+        progress = Progress(**json.loads(metadata[PROGRESS_KEY]))
+        settings = json.loads(metadata[SETTINGS_KEY])
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"cannot be resumed from ({error})", where=path, remedy="start anew with another --output"
         ) from error
+    tally = {name: value.numpy() for name, value in _under("tally.", tensors).items()}
+    return RunState(module, average, optimizer, progress, tally, settings)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

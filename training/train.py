@@ -1,4 +1,4 @@
-"""Train a network by a recipe: `python -m training.train training/recipes/shipped-fpn.toml --data DIR --output DIR`."""
+"""Train a network by a recipe: `python -m training.train RECIPE.toml --data DIR --output DIR`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def main(
         best = trainer.run(max_minutes=max_minutes, save_minutes=save_minutes)
     except LbkitError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{best}\nnext: lbkit export --model {recipe.model} --checkpoint {best}")
+    if best is None:
+        click.echo(f"stopped before the end of the first epoch; run the same line again to go on in {output}")
+    else:
+        click.echo(f"{best}\nnext: lbkit export --model {recipe.model} --checkpoint {best}")
 
 
 def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str) -> Trainer:

@@ -24,6 +24,7 @@ def trainer_for(recipe: Recipe, data: Path, output: Path) -> Trainer:
 def test_a_run_leaves_checkpoints_with_their_story(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_path)
     best = trainer_for(recipe, figure_data, tmp_path / "run").run()
+    assert best is not None
     checkpoint = load_checkpoint(best)
     assert checkpoint.contract.model == "cnn"
     assert checkpoint.contract.training_data == ("figures",)
@@ -59,9 +60,50 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert state_sha256(whole.state) == state_sha256(resumed.state)
 
 
+def test_curves_have_the_same_columns_and_one_row_an_epoch_after_any_stop(
+    recipe_path: Path, figure_data: Path, tmp_path: Path
+) -> None:
+    recipe = read_recipe(recipe_path)
+    trainer_for(recipe, figure_data, tmp_path / "whole").run()
+    while trainer_for(recipe, figure_data, tmp_path / "stopped").run(max_minutes=1e-6) is None:
+        pass  # one step a start, so that it also stops between the last batch and the end of the epoch
+    for _ in range(20):
+        trainer = trainer_for(recipe, figure_data, tmp_path / "stopped")
+        trainer.run(max_minutes=1e-6)
+    assert trainer.progress.epoch == 2
+    tables = [_curves(tmp_path / name) for name in ("whole", "stopped")]
+    assert [row["epoch"] for row in tables[1]] == ["1", "2"]
+    for whole, stopped in zip(*tables, strict=True):
+        assert {**whole, "seconds": ""} == {**stopped, "seconds": ""}
+        assert None not in stopped.values()
+
+
+def _curves(folder: Path) -> list[dict[str, str]]:
+    with (folder / "curves.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_going_on_by_another_recipe_is_refused(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run").run(max_minutes=1e-6)
+    other = read_recipe(recipe_path, settings=["batch_size=3", "seed=9"])
+    with pytest.raises(ConfigError, match="differs in batch_size, seed"):
+        trainer_for(other, figure_data, tmp_path / "run")
+    longer = read_recipe(recipe_path, settings=["epochs=5"])
+    assert trainer_for(longer, figure_data, tmp_path / "run").progress.step == 1
+
+
+def test_a_precision_once_measured_is_kept(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_path, settings=["precision=auto"])
+    first = trainer_for(recipe, figure_data, tmp_path / "run")
+    first.run(max_minutes=1e-6)
+    again = trainer_for(recipe, figure_data, tmp_path / "run")
+    assert again._dtype is not None
+    assert again._dtype == first._dtype
+
+
 def test_time_that_is_up_stops_the_run_resumably(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
     trainer = trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run")
-    trainer.run(max_minutes=1e-6)
+    assert trainer.run(max_minutes=1e-6) is None
     assert trainer.progress.step == 1
     assert trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run").progress.step == 1
 
@@ -81,6 +123,7 @@ def test_a_recipe_for_another_architecture_is_refused(recipe_path: Path, figure_
 
 def test_a_run_starts_from_a_checkpoint(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
     best = trainer_for(read_recipe(recipe_path, settings=["epochs=1"]), figure_data, tmp_path / "one").run()
+    assert best is not None
     second = trainer_for(read_recipe(recipe_path, settings=[f"init_from={best}"]), figure_data, tmp_path / "two")
     expected = load_checkpoint(best).to_module().state_dict()
     for name, tensor in second.module.state_dict().items():
