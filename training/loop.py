@@ -125,7 +125,7 @@ class Trainer:
     Args:
         recipe: The recipe.
         module: The network at its start.
-        contract: The bare network's contract.
+        contract: The bare network's contract, with the data of an earlier stage if there was one.
         sources: The people.
         folder: Where the run's files go.
         device: A PyTorch device.
@@ -297,11 +297,12 @@ class Trainer:
 
     def _checkpoint(self, figures: Mapping[str, float]) -> Checkpoint:
         state = checkpoint_state(self.average.module, half=True)
-        names = tuple(part.source.name for part in self.sources)
-        contract = self.contract.replace(weights_sha256=state_sha256(state), training_data=names)
+        names = (*self.contract.training_data, *(part.source.name for part in self.sources))
+        data = tuple(dict.fromkeys(names))
+        contract = self.contract.replace(weights_sha256=state_sha256(state), training_data=data)
         training = {
             **self.facts,
-            "recipe": record_to_mapping(self.recipe),
+            "recipe": _portable(record_to_mapping(self.recipe)),
             "people": {part.source.name: len(part.training) for part in self.sources},
             "epochs": self.progress.epoch,
             "seen": self.progress.seen,
@@ -374,6 +375,11 @@ class Trainer:
             worker_init_fn=_one_thread,
             prefetch_factor=4 if self.recipe.workers else None,
         )
+
+
+def _portable(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe whose files are named without the folders of this machine."""
+    return recipe | {key: Path(recipe[key]).name for key in ("backbone_weights", "init_from")}
 
 
 def _one_thread(worker: int) -> None:  # noqa: ARG001

@@ -11,7 +11,7 @@ import torch
 
 from lbkit import __version__
 from lbkit.errors import ConfigError, LbkitError
-from lbkit.models.checkpoint import load_checkpoint
+from lbkit.models.checkpoint import Checkpoint, load_checkpoint
 from lbkit.models.registry import bare_contract, build_model, find_architecture
 from lbkit.models.resnet import load_backbone
 from training.config import Recipe, read_recipe
@@ -72,10 +72,8 @@ def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str) -> Tr
     torch.manual_seed(recipe.seed)
     architecture = find_architecture(recipe.model)
     module = build_model(recipe.model)
-    if recipe.init_from:
-        start = load_checkpoint(Path(recipe.init_from))
-        if start.contract.model != recipe.model:
-            raise ConfigError(f"init_from is a {start.contract.model}, and the recipe trains a {recipe.model}")
+    start = _earlier_stage(recipe)
+    if start:
         module.load_state_dict(start.to_module().state_dict())
     elif architecture.has_backbone:
         load_backbone(module.get_submodule("backbone"), recipe.backbone_weights)  # type: ignore[arg-type]
@@ -84,7 +82,9 @@ def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str) -> Tr
     trainer = Trainer(
         recipe,
         module,
-        contract=bare_contract(recipe.model, weights_sha256="", training_data=()),
+        contract=bare_contract(
+            recipe.model, weights_sha256="", training_data=start.contract.training_data if start else ()
+        ),
         sources=sources,
         folder=output,
         device=torch.device(device),
@@ -93,11 +93,25 @@ def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str) -> Tr
             "torch": torch.__version__,
             "git_commit": _git_commit(),
             "device": device,
+            "started_from": dict(start.training) if start else None,
         },
     )
     trainer.resume()
     log.info("%d steps an epoch, %d epochs", trainer.steps_per_epoch, recipe.epochs)
     return trainer
+
+
+def _earlier_stage(recipe: Recipe) -> Checkpoint | None:
+    if not recipe.init_from:
+        return None
+    start = load_checkpoint(Path(recipe.init_from))
+    if start.contract.model != recipe.model:
+        raise ConfigError(
+            f"init_from is a {start.contract.model}, and the recipe trains a {recipe.model}",
+            where=recipe.init_from,
+            remedy=f"give a checkpoint of {recipe.model}",
+        )
+    return start
 
 
 def _git_commit() -> str:

@@ -129,6 +129,12 @@ def test_a_run_starts_from_a_checkpoint(recipe_path: Path, figure_data: Path, tm
     for name, tensor in second.module.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             torch.testing.assert_close(tensor, expected[name])
+    last = second.run()
+    assert last is not None
+    story = load_checkpoint(last).training
+    assert story["started_from"]["recipe"]["epochs"] == 1
+    assert story["recipe"]["init_from"] == "best.safetensors"
+    assert str(tmp_path) not in str(story)
 
 
 @pytest.mark.slow
