@@ -11,13 +11,11 @@ from pathlib import Path
 
 import click
 
-from lbkit.core.contract import ModelContract
+from lbkit.core.contract import MODEL_NAMES, ModelContract
 from lbkit.core.files import atomic_path
 from lbkit.errors import InputError, LbkitError
 from lbkit.models.checkpoint import Checkpoint, load_checkpoint
 from lbkit.runtime.ort_backend import OrtBackend
-
-MODEL_NAMES = ("baseline", "fpn", "cnn")
 
 
 def model_rows(exported: Path) -> list[str]:

@@ -16,6 +16,9 @@ CONTRACT_VERSION = 1
 CONTRACT_KEY = "lbkit_contract"
 """The metadata key under which checkpoints and ONNX files carry their contract."""
 
+MODEL_NAMES = ("baseline", "fpn", "cnn")
+"""The networks that lbkit trains and exports, known here without PyTorch; `lbkit.models.registry` builds them."""
+
 DecoderName = Literal["argmax", "soft-argmax", "quarter", "dark"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 Precision = Literal["fp32", "fp16", "int8"]

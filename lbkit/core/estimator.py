@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from lbkit.core.backend import Backend, ModelOutput
 from lbkit.core.boxes import checked_boxes
 from lbkit.core.codec import decode_heatmaps
-from lbkit.core.contract import DecoderName, ModelContract
+from lbkit.core.contract import DECODERS, DecoderName, ModelContract
 from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
 from lbkit.core.poses import Poses
 from lbkit.core.preprocess import crop_person
@@ -30,6 +30,7 @@ class PoseEstimator:
         batch_size: People that run through the model at once.
 
     Raises:
+        InputError: There is no such decoder, or the batch size is below 1.
         ModelError: Another decoder is asked for than the one inside the graph.
     """
 
@@ -37,7 +38,9 @@ class PoseEstimator:
         self, backend: Backend, *, decoder: DecoderName | None = None, batch_size: int = DEFAULT_BATCH_SIZE
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}", remedy="8 is a good one")
+        if decoder not in (None, *DECODERS):
+            raise InputError(f"no decoder {decoder!r}", remedy=f"choose one of {', '.join(DECODERS)}")
         heatmap = backend.contract.heatmap
         has_heatmaps = "heatmaps" in backend.contract.outputs
         if decoder not in (None, heatmap.decoder) and not has_heatmaps:
@@ -64,6 +67,7 @@ class PoseEstimator:
         Raises:
             InputError: The image is not (H, W, 3) uint8.
             BoxError: A box cannot be used.
+            ModelError: The model put out something that is not a finite number.
         """
         image = _checked_image(image)
         if boxes_xyxy is None:

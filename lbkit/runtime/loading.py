@@ -7,7 +7,7 @@ import importlib.resources
 import os
 from pathlib import Path
 
-from lbkit.core.contract import DecoderName
+from lbkit.core.contract import MODEL_NAMES, DecoderName
 from lbkit.core.estimator import DEFAULT_BATCH_SIZE, PoseEstimator
 from lbkit.errors import ModelNotFoundError
 from lbkit.runtime.ort_backend import OrtBackend
@@ -69,25 +69,34 @@ def find_model(name_or_path: str | Path) -> Path:
 
 def list_models() -> dict[str, Path]:
     """Return the models found by name, each in the first folder that has it."""
-    files = (file for folder in model_folders() for file in sorted(folder.glob(f"*{SUFFIX}")) if file.is_file())
     models: dict[str, Path] = {}
-    for file in files:
-        models.setdefault(file.stem, file)
+    for folder in model_folders():
+        for file in sorted(folder.glob(f"*{SUFFIX}")):
+            # A hidden file is an export under way, or what a killed one left.
+            if file.is_file() and not file.name.startswith("."):
+                models.setdefault(file.stem, file)
     return models
 
 
 def model_folders() -> list[Path]:
-    """Return the folders that names are looked up in, in order: LBKIT_MODELS, exported, the wheel's own."""
+    """Return the folders that names are looked up in, in order: LBKIT_MODELS, exported, the wheel's own.
+
+    In a checkout the repository's `exported` stands in for the models that a wheel carries.
+    """
     listed = os.environ.get(MODELS_VARIABLE, "").split(os.pathsep)
-    shipped = Path(str(importlib.resources.files("lbkit").joinpath("shipped")))
+    package = Path(str(importlib.resources.files("lbkit")))
+    is_checkout = package.with_name("pyproject.toml").is_file()
+    shipped = package.with_name(EXPORT_FOLDER) if is_checkout else package / "shipped"
     return [*(Path(folder) for folder in listed if folder), Path(EXPORT_FOLDER), shipped]
 
 
 def _not_found(name: str, known: list[str]) -> ModelNotFoundError:
     places = ", ".join(str(folder) for folder in model_folders())
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
-    guess = f"did you mean {near[0]!r}? Otherwise " if near else ""
     there = f" (there are {', '.join(sorted(known))})" if known else ""
-    return ModelNotFoundError(
-        f"no model {name!r} in {places}{there}", remedy=f"{guess}make it with `lbkit export --model {name}`"
-    )
+    near = difflib.get_close_matches(name.lower(), [*known, *MODEL_NAMES], n=1, cutoff=0.4)
+    if near and near[0] in known:
+        remedy = f"did you mean {near[0]!r}?"
+    else:
+        makeable = near[0] if near else "|".join(MODEL_NAMES)
+        remedy = f"make it with `lbkit export --model {makeable}`"
+    return ModelNotFoundError(f"no model {name!r} in {places}{there}", remedy=remedy)

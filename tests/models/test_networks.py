@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lbkit.core.contract import MODEL_NAMES
 from lbkit.errors import CheckpointError, ModelNotFoundError
 from lbkit.models.registry import ARCHITECTURES, build_model, find_architecture
 from lbkit.models.resnet import ResNetTrunk, load_backbone
@@ -38,6 +39,10 @@ def test_features_move_with_the_picture(name: str) -> None:
     spread = float(maps.std())
     assert spread > 0
     assert float((moved_maps[..., inner, inner] - expected).abs().max()) < 0.05 * spread
+
+
+def test_the_names_known_without_pytorch_are_the_registrys() -> None:
+    assert set(MODEL_NAMES) == set(ARCHITECTURES)
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:

@@ -72,7 +72,13 @@ def test_unknown_name_says_where_it_looked_and_offers_the_nearest(folders: dict[
     message = str(caught.value)
     assert all(str(folders[name]) in message for name in ("first", "second", "shipped"))
     assert "did you mean 'baseline'?" in message
-    assert "`lbkit export --model basline`" in message
+    assert "lbkit export" not in message
+
+
+@pytest.mark.parametrize(("asked", "made"), [("fnp", "fpn"), ("fpn", "fpn"), ("zebra", r"baseline\|fpn\|cnn")])
+def test_only_a_network_that_exists_is_offered_for_export(folders: dict[str, Path], asked: str, made: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"make it with `lbkit export --model {made}`$"):
+        loading.find_model(asked)
 
 
 def test_unknown_name_where_there_is_nothing(folders: dict[str, Path]) -> None:
@@ -84,13 +90,17 @@ def test_listing_takes_each_name_once_and_models_only(folders: dict[str, Path]) 
     for holder, name in (("first", "cnn.onnx"), ("exported", "cnn.onnx"), ("exported", "fpn.onnx")):
         (folders[holder] / name).touch()
     (folders["exported"] / "fpn.json").touch()
+    (folders["exported"] / ".fpn-x1y2.onnx").touch()
     assert loading.list_models() == {"cnn": folders["first"] / "cnn.onnx", "fpn": Path("exported/fpn.onnx")}
 
 
-def test_without_the_variable_there_are_two_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_variable_there_are_two_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LBKIT_MODELS", raising=False)
-    shipped = Path(lbkit.__file__).parent / "shipped"
-    assert loading.model_folders() == [Path("exported"), shipped]
+    package = tmp_path / "lbkit"
+    monkeypatch.setattr("importlib.resources.files", lambda _: package)
+    assert loading.model_folders() == [Path("exported"), package / "shipped"]
+    (tmp_path / "pyproject.toml").touch()
+    assert loading.model_folders() == [Path("exported"), tmp_path / "exported"]
 
 
 @pytest.mark.parametrize("box", BOXES.values(), ids=BOXES.keys())
