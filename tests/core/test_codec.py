@@ -42,8 +42,11 @@ def test_bias_over_all_subcell_positions(decoder: DecoderName, height: float) ->
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     ("column", "row"),
-    [*((column, 31) for column in (0, 1, 2, 4, 5, 6, 43, 46, 47)), *((20, row) for row in (0, 1, 4, 5, 58, 62, 63))]
-    + [(0, 0), (47, 63), (1, 1), (46, 1), (5, 60)],
+    [
+        *((column, 31) for column in (0, 1, 2, 4, 5, 6, 43, 46, 47)),
+        *((20, row) for row in (0, 1, 4, 5, 58, 62, 63)),
+        *((0, 0), (47, 63), (1, 1), (46, 1), (5, 60)),
+    ],
 )
 def test_bias_near_the_border(decoder: DecoderName, column: int, row: int) -> None:
     grid = np.array([(column + dx, row + dy) for dx in SUBCELLS for dy in SUBCELLS])
