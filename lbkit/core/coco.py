@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.core.keypoints import LOWER_BODY_6, KeypointSchema
+from lbkit.core.keypoints import COCO_JOINTS, LOWER_BODY_6, KeypointSchema
 from lbkit.errors import AnnotationError
-
-COCO_JOINTS = 17
 
 _NOT_A_PERSON = "not a person"
 _GIVE_COCO = "give a file like person_keypoints_val2017.json"
