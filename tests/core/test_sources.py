@@ -106,6 +106,19 @@ def test_a_list_on_stdin_names_sources_line_by_line(tmp_path: Path) -> None:
     assert walk("-", listed=lines) == ["one.jpg", "two.jpg", "with space.jpg"]
 
 
+def test_an_empty_list_an_empty_name_and_null_characters_are_errors(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    assert walk("-", "", tmp_path, listed=["\n", "\r\n"]) == [
+        "the list on stdin is empty",
+        "an empty name is no source",
+        "a.jpg",
+    ]
+    (error,) = find_pictures(["-"], listed=["a.jpg\0" * 1000])
+    assert isinstance(error, InputError)
+    assert str(error).endswith("...: has a null character in it; give one path a line")
+    assert len(str(error)) < 300
+
+
 def test_an_endless_list_is_read_only_as_far_as_it_is_needed() -> None:
     def endless() -> Iterable[str]:
         number = 0
