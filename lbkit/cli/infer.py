@@ -16,6 +16,7 @@ import click
 
 from lbkit.cli.options import (
     NearestChoice,
+    Share,
     batch_size_option,
     decoder_option,
     force_option,
@@ -110,7 +111,7 @@ class _Request:
 )
 @click.option(
     "--min-score",
-    type=click.FloatRange(0, 1),
+    type=Share(),
     default=0.2,
     show_default=True,
     help="Joints below this score are not drawn; the written results have all.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -12,6 +13,7 @@ from typing import NoReturn
 import click
 
 from lbkit._version import __version__
+from lbkit.cli.messages import plain_line
 from lbkit.cli.options import nearest, start_logging, verbosity_options
 from lbkit.errors import LbkitError, MissingDependencyError
 
@@ -81,7 +83,39 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    _open_closed_streams()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end_by_signal)
     sys.exit(run(sys.argv[1:]))
+
+
+class _Ended(BaseException):
+    """A signal asked the program to end; it unwinds, so that no half-written file stays."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
+def _end_by_signal(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    raise _Ended(number)
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that were closed (`<&-`, `>&-`) a null device, lest a file of ours takes their place.
+
+    What would be written to a closed stdout is an error, as of other programs: the device is opened for reading.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is not None:
+            continue
+        opened = os.open(os.devnull, os.O_RDONLY if descriptor < 2 else os.O_WRONLY)
+        if opened != descriptor:
+            os.dup2(opened, descriptor)
+            os.close(opened)
+        setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -101,6 +135,8 @@ def run(arguments: Sequence[str]) -> int:
         return _tell(error)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
+    except _Ended as end:
+        return _fail(f"ended by {signal.Signals(end.number).name}", 128 + end.number)
     return code if isinstance(code, int) else 0
 
 
@@ -141,7 +177,7 @@ def _missing_dependency(error: ModuleNotFoundError) -> Exception:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+    click.echo(plain_line(f"error: {message}"), err=True)
     return code
 
 

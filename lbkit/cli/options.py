@@ -12,13 +12,17 @@ import click
 
 if TYPE_CHECKING:
     _Choice = click.Choice[str]
+    _FloatType = click.ParamType[float]
 else:
-    _Choice = click.Choice  # not subscriptable before click 8.4
+    _Choice, _FloatType = click.Choice, click.ParamType  # not subscriptable before click 8.4
 
 DEFAULT_MODEL = "cnn"
 PROVIDER_CHOICES = ("cpu", "cuda", "auto")
 DECODER_CHOICES = ("argmax", "soft-argmax", "quarter", "dark")
 """Spelled out, because importing `lbkit.core.contract` would bring NumPy into `lbkit --help`; a test keeps it equal."""
+
+MAX_THREADS = 1024
+"""`lbkit.runtime.threads.MAX_THREADS`, spelled out likewise."""
 
 NEAR = 0.7
 """How alike two words must be for one to be offered for the other; at 0.66 "gpu" would be answered with "cpu"."""
@@ -61,9 +65,23 @@ provider_option = click.option(
     help="Where the model runs. cuda fails where it would fall to the CPU; auto takes cuda where it really runs.",
 )
 
+
+class Share(_FloatType):
+    """A number from 0 to 1; click's own range lets nan through."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail if it is none or lies outside."""
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not 0 <= number <= 1:
+            self.fail(f"{number} is not in the range 0<=x<=1.", param, ctx)
+        return number
+
+
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_THREADS),
     metavar="N",
     help="Threads inside the model.  [default: what CPU affinity and cgroup grant]",
 )

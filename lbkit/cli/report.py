@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lbkit.cli.messages import plain_line
 from lbkit.cli.options import is_quiet
 from lbkit.errors import AnnotationError, BoxError, ImageReadError, LbkitError, OutputError
 
@@ -82,7 +83,7 @@ class RunReport:
         """Report problems, a line each."""
         for problem in problems:
             self._failures[_reason(problem)] += 1
-            line = " ".join(f"error: {problem}".splitlines())
+            line = plain_line(f"error: {problem}")
             if self._progress is None:
                 click.echo(line, err=True)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +12,8 @@ from lbkit.errors import AnnotationError, InputError
 
 CSV_COLUMNS = ("image", "left", "top", "right", "bottom")
 CSV_ID_COLUMN = "id"
+MAX_ID_DIGITS = 18
+"""Longer ids stay text; every integer of so many digits fits into 64 bits."""
 
 _MEND = "mend it or leave it out"
 
@@ -98,8 +100,15 @@ def read_coco_boxes(path: Path) -> BoxTable:
     coco = read_coco(path)
     persons = coco.persons_by_image()
     rejected = _rejected_by_image(coco)
-    entries = {
-        image.file_name: ImageBoxes(
+    entries: dict[str, ImageBoxes] = {}
+    problems: list[InputError] = []
+    for image in coco.images.values():
+        if image.file_name in entries:
+            ids = f"{entries[image.file_name].image_id} and {image.image_id}"
+            problem = f"images {ids} are both named {image.file_name!r}, and the boxes of the first are taken"
+            problems.append(AnnotationError(problem, where=path, remedy=_MEND))
+            continue
+        entries[image.file_name] = ImageBoxes(
             boxes=tuple(
                 PersonBox(_corners(person.box_xyxy), f"annotation {person.ann_id}", person.ann_id)
                 for person in persons[image.image_id]
@@ -108,9 +117,7 @@ def read_coco_boxes(path: Path) -> BoxTable:
             image_id=image.image_id,
             problems=tuple(rejected.get(image.image_id, ())),
         )
-        for image in coco.images.values()
-    }
-    return BoxTable(path, entries, has_image_ids=True)
+    return BoxTable(path, entries, problems=tuple(problems), has_image_ids=True)
 
 
 def read_csv_boxes(path: Path) -> BoxTable:
@@ -145,6 +152,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             _check_header(reader.fieldnames, path)
             for row in reader:
                 yield reader.line_num, row
@@ -156,22 +164,24 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         raise AnnotationError(f"is not CSV in UTF-8 ({error})", where=path, remedy="save it as CSV UTF-8") from error
 
 
-def _check_header(names: Iterable[str] | None, path: Path) -> None:
-    found = list(names or ())
+def _check_header(names: Sequence[str], path: Path) -> None:
+    found = list(names)
     missing = [column for column in CSV_COLUMNS if column not in found]
     if missing:
         wanted = ",".join(CSV_COLUMNS)
+        is_separated_otherwise = len(found) == 1 and all(column in found[0] for column in CSV_COLUMNS)
         raise AnnotationError(
             f"line 1: expected the header {wanted}[,{CSV_ID_COLUMN}], got {','.join(found) or 'nothing'}",
             where=path,
-            remedy=f"add the column {missing[0]}",
+            remedy="separate the columns by commas" if is_separated_otherwise else f"add the column {missing[0]}",
         )
 
 
 def _person_box(row: Mapping[str, str | None], line: int) -> PersonBox:
     left, top, right, bottom = (_number(row, column) for column in CSV_COLUMNS[1:])
     text = (row.get(CSV_ID_COLUMN) or "").strip()
-    return PersonBox((left, top, right, bottom), f"line {line}", int(text) if text.isdecimal() else text or None)
+    is_number = text.isdecimal() and len(text) <= MAX_ID_DIGITS
+    return PersonBox((left, top, right, bottom), f"line {line}", int(text) if is_number else text or None)
 
 
 def _number(row: Mapping[str, str | None], column: str) -> float:

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.core.keypoints import LOWER_BODY_6, KeypointSchema
+from lbkit.core.keypoints import COCO_JOINTS, LOWER_BODY_6, KeypointSchema
 from lbkit.errors import AnnotationError
 
-COCO_JOINTS = 17
-
 _NOT_A_PERSON = "not a person"
+_GIVE_COCO = "give a file like person_keypoints_val2017.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +136,15 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise AnnotationError("no such file", where=path) from error
+        raise AnnotationError("no such file", where=path, remedy="check the path") from error
     except OSError as error:
-        raise AnnotationError(f"cannot be read ({error.strerror})", where=path) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"is not JSON ({error})", where=path) from error
+        raise AnnotationError(f"cannot be read ({error.strerror})", where=path, remedy="check the path") from error
+    except (ValueError, RecursionError) as error:  # ValueError: bad syntax, not text, or a number of 4,300 digits
+        raise AnnotationError(f"is not JSON ({error})", where=path, remedy=_GIVE_COCO) from error
     for name in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise AnnotationError(
-                f"is not a COCO annotation file: it has no list {name!r}",
-                where=path,
-                remedy="give a file like person_keypoints_val2017.json",
+                f"is not a COCO annotation file: it has no list {name!r}", where=path, remedy=_GIVE_COCO
             )
     return dict(content)
 
@@ -157,9 +154,11 @@ def _images(content: Mapping[str, Any], path: Path) -> dict[int, CocoImage]:
     for index, entry in enumerate(content["images"]):
         is_table = isinstance(entry, dict)
         if not is_table or not _is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
-            raise AnnotationError(f"images[{index}] lacks an integer id or a file_name", where=path)
+            raise AnnotationError(
+                f"images[{index}] lacks an integer id or a file_name", where=path, remedy="mend the file"
+            )
         if entry["id"] in images:
-            raise AnnotationError(f"two images have the id {entry['id']}", where=path)
+            raise AnnotationError(f"two images have the id {entry['id']}", where=path, remedy="mend the file")
         images[entry["id"]] = CocoImage(entry["id"], entry["file_name"])
     return images
 
@@ -171,7 +170,7 @@ def _problem(entry: Any, images: Mapping[int, CocoImage], seen: set[int]) -> str
         return "id used twice"
     if entry.get("category_id", 1) != 1:
         return _NOT_A_PERSON
-    if entry.get("image_id") not in images:
+    if not _is_of_a_known_image(entry, images):
         return "image not in the file"
     if not _is_box(entry.get("bbox")):
         return "no box with an area"
@@ -181,10 +180,15 @@ def _problem(entry: Any, images: Mapping[int, CocoImage], seen: set[int]) -> str
 
 
 def _rejected(entry: Any, images: Mapping[int, CocoImage], reason: str) -> list[RejectedAnnotation]:
-    if reason == _NOT_A_PERSON or not isinstance(entry, dict) or entry.get("image_id") not in images:
+    if reason == _NOT_A_PERSON or not isinstance(entry, dict) or not _is_of_a_known_image(entry, images):
         return []
     ann_id = entry.get("id")
     return [RejectedAnnotation(ann_id if _is_id(ann_id) else None, entry["image_id"], reason)]
+
+
+def _is_of_a_known_image(entry: Mapping[str, Any], images: Mapping[int, CocoImage]) -> bool:
+    image_id = entry.get("image_id")
+    return isinstance(image_id, int | float) and image_id in images  # what is no number may have no hash
 
 
 def _is_id(value: Any) -> bool:
@@ -192,7 +196,12 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float holds
+        return False
 
 
 def _is_box(bbox: Any) -> bool:

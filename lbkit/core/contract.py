@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,8 @@ MODEL_NAMES = ("baseline", "fpn", "cnn")
 
 DecoderName = Literal["argmax", "soft-argmax", "quarter", "dark"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
+_EXPORT_AGAIN = "export the model again with `lbkit export`"
+
 Precision = Literal["fp32", "fp16", "int8"]
 OutputName = Literal["heatmaps", "keypoints"]
 
@@ -50,8 +53,8 @@ class InputSpec:
     def __post_init__(self) -> None:
         if (self.dtype, self.layout) not in {("uint8", "NHWC"), ("float32", "NCHW")}:
             raise ValueError(f"dtype {self.dtype} does not go with layout {self.layout}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise ValueError(f"mean must be finite and std positive, got {self.mean} and {self.std}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class CropSpec:
     def __post_init__(self) -> None:
         if not 1.0 <= self.padding <= 4.0:
             raise ValueError(f"padding should lie in 1..4, got {self.padding}")
+        if not all(0 <= value <= 255 for value in self.border_value):
+            raise ValueError(f"border_value should lie in 0..255, got {self.border_value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class HeatmapSpec:
     decoded_in_graph: bool
 
     def __post_init__(self) -> None:
-        if self.stride < 1 or self.sigma <= 0:
+        if self.stride < 1 or not 0 < self.sigma < math.inf:
             raise ValueError(f"stride and sigma must be positive, got {self.stride} and {self.sigma}")
 
 
@@ -177,8 +182,8 @@ class ModelContract:
         """
         try:
             mapping = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ContractError(f"the contract is not JSON ({error})", where=where) from error
+        except (ValueError, RecursionError) as error:  # ValueError: bad syntax, or a number of 4,300 digits
+            raise ContractError(f"the contract is not JSON ({error})", where=where, remedy=_EXPORT_AGAIN) from error
         version = mapping.get("contract_version") if isinstance(mapping, dict) else None
         if version != CONTRACT_VERSION:
             raise ContractError(
@@ -189,6 +194,4 @@ class ModelContract:
         try:
             return record_from_mapping(cls, mapping)
         except RecordError as error:
-            raise ContractError(
-                f"contract: {error}", where=where, remedy="export the model again with `lbkit export`"
-            ) from error
+            raise ContractError(f"contract: {error}", where=where, remedy=_EXPORT_AGAIN) from error

@@ -10,15 +10,21 @@ from pathlib import Path
 
 from lbkit.errors import OutputError
 
+_PREFIX_BYTES = 32
+
 
 def refuse_overwrite(path: Path, *, force: bool) -> None:
     """Raise unless a file may be written at `path`.
 
     Raises:
-        OutputError: Something is there and `force` is not set, or it is a folder.
+        OutputError: Something is there and `force` is not set, or it is a folder, a device or a pipe.
     """
     if path.is_dir():
         raise OutputError("is a folder, and a file should be written there", where=path)
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            "is a device or a pipe, and a file should be written there", where=path, remedy="give the name of a file"
+        )
     if path.exists() and not force:
         raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name")
 
@@ -35,7 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", where=path) from error
@@ -50,6 +56,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot be written ({error.strerror})", where=path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    """Begin a temporary name as the target's does, but no longer than leaves room for the random part."""
+    stem = path.stem.encode(errors="surrogateescape")[:_PREFIX_BYTES]
+    return f".{stem.decode(errors='ignore')}-"
 
 
 def _umask() -> int:

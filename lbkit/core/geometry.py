@@ -162,7 +162,10 @@ def _rotation_about(x: float, y: float, degrees: float) -> NDArray[np.float64]:
 
 
 def _within_warp_limit(image: ImageArray, crop: CropTransform) -> tuple[ImageArray, NDArray[np.float64]]:
-    """Cut a huge source down to the part that the crop sees, because warpAffine cannot index beyond 32,767."""
+    """Cut a huge source down to the part that the crop sees, because warpAffine cannot index beyond 32,767.
+
+    Where that part is huge too, every second pixel of it is taken, or fewer: the crop skips most of them anyway.
+    """
     if max(image.shape[:2]) < MAX_WARP_SIDE_PX:
         return image, crop.matrix
     height, width = crop.input_size.height, crop.input_size.width
@@ -171,4 +174,7 @@ def _within_warp_limit(image: ImageArray, crop: CropTransform) -> tuple[ImageArr
     right, bottom = np.clip(np.ceil(corners.max(axis=0)) + 2, [left + 1, top + 1], image.shape[1::-1])
     matrix = crop.matrix.copy()
     matrix[:, 2] += matrix[:, :2] @ np.array([left, top])
-    return image[int(top) : int(bottom), int(left) : int(right)], matrix
+    part = image[int(top) : int(bottom), int(left) : int(right)]
+    step = max(part.shape[:2]) // MAX_WARP_SIDE_PX + 1
+    matrix[:, :2] *= step
+    return np.ascontiguousarray(part[::step, ::step]), matrix

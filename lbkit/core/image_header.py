@@ -18,6 +18,9 @@ PICTURE_SUFFIXES = frozenset(
 SIGNATURE_BYTES = 16
 """How many bytes from the beginning tell the format."""
 
+TEXT = "text"
+"""What `foreign_content` calls a file of words, such as a web page that was saved under a picture's name."""
+
 # A marker ends a JPEG scan unless it is a stuffed zero, a fill byte, TEM or a restart marker (ITU T.81, B.1.1.2).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -70,7 +73,7 @@ def foreign_content(head: bytes) -> str:
     if head.startswith(b"%PDF"):
         return "a PDF"
     is_text = all(byte in b"\t\n\r\f" or 0x20 <= byte < 0x7F for byte in head)
-    return "text" if is_text else "something unknown"
+    return TEXT if is_text else "something unknown"
 
 
 def read_header(data: bytes) -> PictureHeader:

@@ -16,6 +16,7 @@ from lbkit.core.geometry import ImageArray
 from lbkit.core.image_header import (
     PICTURE_FORMATS,
     SIGNATURE_BYTES,
+    TEXT,
     HeaderError,
     PictureHeader,
     foreign_content,
@@ -71,13 +72,17 @@ def write_image(path: Path, image: ImageArray) -> None:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     try:
-        _, encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if is_jpeg else [])
-    except cv2.error as error:
+        is_encoded, encoded = cv2.imencode(
+            path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if is_jpeg else []
+        )
+    except cv2.error:
+        is_encoded, encoded = False, None
+    if encoded is None or not is_encoded:  # False is what a picture beyond the format's size gives
         raise OutputError(
             f"a picture of {image.shape[1]}x{image.shape[0]} pixels cannot be written as {path.suffix or 'no suffix'}",
             where=path,
-            remedy="name it .jpg or .png",
-        ) from error
+            remedy="scale the picture down" if is_jpeg else "name it .jpg or .png",
+        )
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
@@ -107,8 +112,9 @@ def _check_signature(head: bytes, path: Path) -> None:
     if not head:
         raise ImageReadError("is empty (0 bytes)", where=path, remedy=_COPY_AGAIN)
     if picture_format(head) is None:
-        formats = ", ".join(PICTURE_FORMATS)
-        raise ImageReadError(f"is not a picture ({formats}) but {foreign_content(head)}", where=path, remedy=_CONVERT)
+        formats, content = ", ".join(PICTURE_FORMATS), foreign_content(head)
+        remedy = _COPY_AGAIN if content == TEXT else _CONVERT
+        raise ImageReadError(f"is not a picture ({formats}) but {content}", where=path, remedy=remedy)
 
 
 def _check_header(header: PictureHeader, path: Path) -> None:

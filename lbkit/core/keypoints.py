@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+COCO_JOINTS = 17
+
 
 @dataclass(frozen=True, slots=True)
 class KeypointSchema:
@@ -32,6 +34,8 @@ class KeypointSchema:
         indices = [index for pair in (*self.flip_pairs, *self.skeleton) for index in pair]
         if any(not 0 <= index < count for index in indices):
             raise ValueError(f"flip_pairs and skeleton must index the {count} names")
+        if any(not 0 <= index < COCO_JOINTS for index in self.coco_indices):
+            raise ValueError(f"coco_indices must index COCO's {COCO_JOINTS} joints, got {self.coco_indices}")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -117,7 +117,10 @@ def _convert_tuple(hint: Any, value: Any, path: str) -> Any:
 
 def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise RecordError(f"{path} is beyond what a float holds") from None
     if hint in (int, float, str, bool) and type(value) is not hint:
         return _wrong_type(hint.__name__, value, path)
     return value

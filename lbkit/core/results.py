@@ -14,10 +14,9 @@ from typing import Any, Literal, Protocol, TextIO, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.core.coco import COCO_JOINTS
 from lbkit.core.files import atomic_path, refuse_overwrite
 from lbkit.core.geometry import ImageArray
-from lbkit.core.keypoints import KeypointSchema
+from lbkit.core.keypoints import COCO_JOINTS, KeypointSchema
 from lbkit.core.poses import Poses
 from lbkit.errors import LbkitError
 

@@ -12,6 +12,7 @@ from lbkit.core.image_header import PICTURE_SUFFIXES
 from lbkit.errors import InputError
 
 STDIN_SOURCE = "-"
+SHOWN_CHARACTERS = 200
 
 _SUFFIXES = tuple(PICTURE_SUFFIXES)
 _DIGITS = re.compile(r"[0-9]+")
@@ -34,9 +35,10 @@ def find_pictures(
         A path, or what is wrong with a source.
     """
     for source in sources:
-        lines = _lines(listed) if source == STDIN_SOURCE else (source,)
-        for line in lines:
-            yield from _pictures_of(line, recursive=recursive)
+        if source == STDIN_SOURCE:
+            yield from _pictures_listed(listed, recursive=recursive)
+        else:
+            yield from _pictures_of(source, recursive=recursive)
 
 
 def natural_key(name: str) -> str:
@@ -54,9 +56,24 @@ def _lines(listed: Iterable[str]) -> Iterator[str]:
     return (line for line in stripped if line)
 
 
+def _pictures_listed(listed: Iterable[str], *, recursive: bool) -> Iterator[Path | InputError]:
+    is_empty = True
+    for line in _lines(listed):
+        is_empty = False
+        yield from _pictures_of(line, recursive=recursive)
+    if is_empty:
+        yield InputError("the list on stdin is empty", remedy="give it one path a line")
+
+
 def _pictures_of(source: str, *, recursive: bool) -> Iterator[Path | InputError]:
+    if "\0" in source:  # what `find -print0` writes
+        yield InputError("has a null character in it", where=_shortened(source), remedy="give one path a line")
+        return
+    if not source:
+        yield InputError("an empty name is no source", remedy="give a file, a folder or a pattern")
+        return
     try:
-        if source and Path(source).is_dir():
+        if Path(source).is_dir():
             found = _pictures_in(Path(source), recursive=recursive)
         elif glob.has_magic(source) and not Path(source).exists():
             found = iter(_matches(source))
@@ -67,6 +84,10 @@ def _pictures_of(source: str, *, recursive: bool) -> Iterator[Path | InputError]
     first = next(found, None)
     yield first or _nothing_found(source, recursive=recursive)
     yield from found
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _nothing_found(source: str, *, recursive: bool) -> InputError:

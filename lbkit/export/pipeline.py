@@ -135,7 +135,8 @@ def _check_beforehand(name: str, path: Path, *, force: bool) -> None:
     import_onnxruntime()
     find_architecture(name)
     if path.suffix != ".onnx":
-        raise OutputError("the name of an exported file should end in .onnx", where=path)
+        remedy = f"name it {path.stem or name}.onnx"
+        raise OutputError("the name of an exported file should end in .onnx", where=path, remedy=remedy)
     for file in (path, sidecar_path(path)):
         refuse_overwrite(file, force=force)
 

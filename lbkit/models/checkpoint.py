@@ -23,6 +23,9 @@ from lbkit.models.registry import build_model, find_architecture
 
 TRAINING_KEY = "lbkit_training"
 
+_DTYPES = (torch.float16, torch.float32)
+_GIVE_CHECKPOINT = "use a checkpoint that lbkit's training wrote"
+
 CHECKPOINTS_VARIABLE = "LBKIT_CHECKPOINTS"
 """Environment variable with the folders that are searched first, separated as in PATH."""
 
@@ -38,11 +41,13 @@ class Checkpoint:
         contract: The contract of the bare network.
         state: Parameters and buffers by name, as stored (half or single precision).
         training: How it came to be: recipe, data counts, seed, git commit, figures; JSON values only.
+        path: The file it was read from, for messages.
     """
 
     contract: ModelContract
     state: Mapping[str, Tensor]
     training: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
     def to_module(self) -> nn.Module:
         """Return the network in evaluation mode and single precision.
@@ -57,6 +62,7 @@ class Checkpoint:
         if wrong:
             raise CheckpointError(
                 f"its tensors are not those of {self.contract.model} ({len(wrong)} differ, first {wrong[0]})",
+                where=self.path,
                 remedy="use the checkpoint of the architecture that its contract names, or train it again",
             )
         module.load_state_dict(state, strict=False)
@@ -130,23 +136,42 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ContractError: Its contract cannot be read.
     """
     if not path.is_file():
-        raise CheckpointError("no such file", where=path)
+        problem = "is not a regular file" if path.exists() else "no such file"
+        raise CheckpointError(problem, where=path, remedy=_GIVE_CHECKPOINT)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"not a safetensors file ({error})", where=path) from error
+        problem = f"not a safetensors file, or a damaged one ({error})"
+        raise CheckpointError(problem, where=path, remedy=_GIVE_CHECKPOINT) from error
     if CONTRACT_KEY not in metadata:
-        raise CheckpointError(
-            "carries no lbkit contract", where=path, remedy="use a checkpoint that lbkit's training wrote"
-        )
+        raise CheckpointError("carries no lbkit contract", where=path, remedy=_GIVE_CHECKPOINT)
     contract = ModelContract.from_json(metadata[CONTRACT_KEY], where=str(path))
+    _check_dtypes(state, path)
     if state_sha256(state) != contract.weights_sha256:
         raise CheckpointError(
             "its weights do not match the hash in its contract", where=path, remedy="get the file again"
         )
-    return Checkpoint(contract, state, json.loads(metadata.get(TRAINING_KEY, "{}")))
+    return Checkpoint(contract, state, _training_story(metadata, path), path)
+
+
+def _check_dtypes(state: Mapping[str, Tensor], path: Path) -> None:
+    odd = [f"{name} is {tensor.dtype}" for name, tensor in state.items() if tensor.dtype not in _DTYPES]
+    if odd:
+        problem = f"its tensors should be float16 or float32, and {odd[0]}"
+        raise CheckpointError(problem, where=path, remedy=_GIVE_CHECKPOINT)
+
+
+def _training_story(metadata: Mapping[str, str], path: Path) -> Mapping[str, Any]:
+    try:
+        story = json.loads(metadata.get(TRAINING_KEY, "{}"))
+    except (ValueError, RecursionError) as error:
+        problem = f"its metadata {TRAINING_KEY} is not JSON ({error})"
+        raise CheckpointError(problem, where=path, remedy=_GIVE_CHECKPOINT) from error
+    if not isinstance(story, dict):
+        raise CheckpointError(f"its metadata {TRAINING_KEY} is no table", where=path, remedy=_GIVE_CHECKPOINT)
+    return story
 
 
 def _is_stored(name: str) -> bool:

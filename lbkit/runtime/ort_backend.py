@@ -17,6 +17,7 @@ from lbkit.runtime.providers import ProviderName, open_session, ort_words
 from lbkit.runtime.signature import check_signature, output_shape
 
 _EXPORT_AGAIN = "export it again with `lbkit export`"
+_GIVE_FILE = "give a file that `lbkit export` made"
 _NOT_ONNX = ("INVALID_PROTOBUF", "No graph was found")
 _OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad_alloc", "bad allocation", "BFCArena")
 
@@ -101,9 +102,11 @@ class OrtBackend:
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise ModelError("is a folder, and an ONNX file is expected", where=path)
+        raise ModelError("is a folder, and an ONNX file is expected", where=path, remedy=_GIVE_FILE)
     if path.is_file():
         return
+    if path.exists():
+        raise ModelError("is a device or a pipe, and an ONNX file is expected", where=path, remedy=_GIVE_FILE)
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
     remedy = f"did you mean {path.parent / near[0]}?" if near else "make a model with `lbkit export`"
@@ -140,7 +143,11 @@ def _is_ort_error(error: Exception) -> bool:
 
 
 def _read_contract(session: Any, path: Path) -> ModelContract:
-    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        problem = f"its metadata is not text in UTF-8 ({error})"
+        raise ContractError(problem, where=path, remedy=_EXPORT_AGAIN) from error
     if CONTRACT_KEY not in metadata:
         raise ContractError(
             f"carries no lbkit contract (metadata {CONTRACT_KEY})",

@@ -142,13 +142,22 @@ def _make_session(onnxruntime: Any, model: Path | bytes, providers: list[Any], *
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _ORT_FATAL  # every error is raised too, and told in one line of ours
-    source = model if isinstance(model, bytes) else str(model)
+    source = model if isinstance(model, bytes) else _session_source(model)
     # A provider that does not start is told on the default logger, before the session's own severity counts.
     onnxruntime.set_default_logger_severity(_ORT_FATAL)
     try:
         return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     finally:
         onnxruntime.set_default_logger_severity(_ORT_DEFAULT)
+
+
+def _session_source(path: Path) -> str | bytes:
+    """Return a path as ONNX Runtime takes it, or the file's content where the path is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)
 
 
 def _words_of_failed_start(onnxruntime: Any) -> str:

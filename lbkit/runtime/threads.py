@@ -12,6 +12,9 @@ from lbkit.errors import ConfigError
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 
+MAX_THREADS = 1024
+"""More make ONNX Runtime wait for threads that the system hardly gives: at 100,000 it hangs."""
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadLimits:
@@ -51,12 +54,15 @@ def checked_threads(threads: int | None) -> int:
     """Return the thread count asked for, or what this process may use when it is None.
 
     Raises:
-        ConfigError: Fewer than one is asked for.
+        ConfigError: Fewer than one or more than `MAX_THREADS` are asked for.
     """
     if threads is None:
         return thread_limits().threads
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(
+            f"threads must be at least 1 and at most {MAX_THREADS}, got {threads}",
+            remedy="leave it out for what this process may use",
+        )
     return threads
 
 

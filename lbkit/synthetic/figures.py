@@ -42,6 +42,8 @@ __all__ = [
 ViewName = Literal["frontal", "oblique", "side", "back"]
 VIEW_NAMES: Final[tuple[ViewName, ...]] = get_args(ViewName)
 MIN_SIDE_PX: Final = 16
+MAX_SIDE_PX: Final = 8192
+"""No photograph that is trained on is larger, and OpenCV warps no background beyond 32,766."""
 
 # How far around the figure the camera stands from its front, degrees, to either side.
 _VIEW_RANGES_DEG: Final[dict[ViewName, tuple[float, float]]] = {
@@ -158,8 +160,10 @@ def random_figure(
         cropped_share: Part of the pictures that cut off the head or the feet.
 
     Raises:
-        InputError: The size is too small.
+        InputError: The size is too small or too large.
     """
+    if max(size.height, size.width) > MAX_SIDE_PX:
+        raise InputError(f"a figure needs a picture of at most {MAX_SIDE_PX} px a side, got {size}")
     if min(size.height, size.width) < MIN_SIDE_PX:
         raise InputError(f"a figure needs a picture of at least {MIN_SIDE_PX} px a side, got {size}")
     name = pose or POSE_NAMES[rng.choice(len(POSE_NAMES), p=(0.2, 0.45, 0.17, 0.18))]

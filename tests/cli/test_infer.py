@@ -4,9 +4,12 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from lbkit.core.results import RESULT_FORMATS
 SIZE = ImageSize(300, 220)
 JOINTS = np.array([[150.0, 120], [80, 124], [155, 180], [78, 186], [148, 240], [84, 236]])
 BOX = (40, 60, 190, 290)
+START = "from lbkit.cli.main import main; main()"
 
 
 @dataclass(frozen=True)
@@ -292,7 +296,9 @@ def test_heatmaps_of_a_model_that_has_none_are_refused(
         (("a.jpg", "--format", "coco"), "--boxes coco:FILE.json"),
         (("a.jpg", "--draw", "d", "--heatmaps", "d"), "folders of their own"),
         (("a.jpg", "--min-score", "2"), "0<=x<=1"),
+        (("a.jpg", "--min-score", "nan"), "0<=x<=1"),
         (("a.jpg", "--batch-size", "0"), "x>=1"),
+        (("a.jpg", "--threads", "100000"), "1<=x<=1024"),
     ],
 )
 def test_wrong_usage_is_code_2(infer: Infer, arguments: tuple[str, ...], words: str) -> None:
@@ -324,12 +330,64 @@ def test_a_crash_in_the_middle_leaves_no_output(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["photos"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals and a shell")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_in_the_middle_leaves_no_output(photo: Path, toy_model: Path, tmp_path: Path, name: str) -> None:
+    """The list on stdin is held open, so that the run is surely in its middle when the temporary file is there."""
+    command = [
+        sys.executable,
+        "-c",
+        START,
+        "infer",
+        "-",
+        "--model",
+        toy_model,
+        "--output",
+        tmp_path / "out" / "o.jsonl",
+    ]
+    number = getattr(signal, name)
+    with subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("out/.o-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate()
+    assert process.returncode == 128 + number
+    assert said.decode() == f"error: ended by {name}\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+@pytest.mark.parametrize(
+    ("closed", "code", "words"),
+    [
+        ("<&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">&-", 1, "error: the output cannot be written (Bad file descriptor)\n"),
+        ("- <&-", 1, "the list on stdin is empty"),
+        ("-o {output} <&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_closed_standard_streams(
+    photo: Path, toy_model: Path, tmp_path: Path, closed: str, code: int, words: str
+) -> None:
+    line = shlex.join([sys.executable, "-c", START, "infer", str(photo), "--model", str(toy_model), "-q"])
+    output = tmp_path / "out.jsonl"
+    line += " " + closed.format(output=shlex.quote(str(output)))
+    done = subprocess.run(line, shell=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr.decode()
+    assert words in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    if "-o" in closed:
+        assert len(output.read_text().splitlines()) == 1
+
+
 def test_the_choices_are_the_library_s() -> None:
     assert FORMAT_CHOICES == RESULT_FORMATS
 
 
 def start(*arguments: object, **more: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", "from lbkit.cli.main import main; main()", "infer", *map(str, arguments)]
+    command = [sys.executable, "-c", START, "infer", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, timeout=60, check=False, **more)
 
 

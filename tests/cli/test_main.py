@@ -20,6 +20,7 @@ from lbkit.core.contract import DECODERS
 from lbkit.core.estimator import DEFAULT_BATCH_SIZE
 from lbkit.errors import ImageReadError, VerdictError
 from lbkit.runtime.providers import PROVIDER_CHOICES
+from lbkit.runtime.threads import MAX_THREADS
 
 MAIN = "import sys; from lbkit.cli.main import main; main()"
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "rich", "onnx", "pycocotools", "matplotlib")
@@ -118,6 +119,7 @@ def test_wrong_choice_is_answered_with_the_nearest(given: str, meant: str | None
 def test_choices_spelled_out_are_the_librarys() -> None:
     assert options.PROVIDER_CHOICES == PROVIDER_CHOICES
     assert options.DECODER_CHOICES == DECODERS
+    assert options.MAX_THREADS == MAX_THREADS
     assert options.batch_size_option(click.Command("x")).params[0].default == DEFAULT_BATCH_SIZE
 
 
@@ -136,6 +138,14 @@ def test_lbkit_error_is_one_line(
     error = kind("is truncated", where="a b.jpg", remedy="copy it again")
     assert cli_main.run(command(raising(error))) == code
     assert one_line(capsys) == "error: a b.jpg: is truncated; copy it again"
+
+
+def test_control_characters_of_a_name_are_spelled_out(
+    command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = ImageReadError("is truncated", where="new\nline \x1b[31m\0\udcff ü.jpg")
+    assert cli_main.run(command(raising(error))) == 1
+    assert one_line(capsys) == "error: new line \\x1b[31m\\x00\\udcff ü.jpg: is truncated"
 
 
 def test_usage_error_is_2(command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:

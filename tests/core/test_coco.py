@@ -46,7 +46,10 @@ def test_a_box_alone_is_a_person_without_labels(tmp_path: Path) -> None:
         ({"bbox": [1, 2, 0, 4]}, "no box with an area"),
         ({"bbox": [1, 2, float("nan"), 4]}, "no box with an area"),
         ({"bbox": None}, "no box with an area"),
+        ({"bbox": [1, 2, 10**400, 4]}, "no box with an area"),
         ({"image_id": 8}, "image not in the file"),
+        ({"image_id": [7]}, "image not in the file"),
+        ({"image_id": {}}, "image not in the file"),
         ({"keypoints": [0] * 18}, "broken keypoints"),
         ({"keypoints": [float("inf")] * 51}, "broken keypoints"),
         ({"category_id": 3}, "not a person"),
@@ -70,7 +73,9 @@ def test_an_id_used_twice_is_skipped_the_second_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is not JSON"),
+        ("{", "is not JSON .*; give a file like"),
+        ("[" * 100_000, "is not JSON .*; give a file like"),
+        ('{"images": [' + "9" * 5000 + "]}", "is not JSON .*; give a file like"),
         ("[]", "no list 'images'"),
         ('{"images": []}', "no list 'annotations'"),
         ('{"images": [{"id": 1}], "annotations": []}', r"images\[0\] lacks"),

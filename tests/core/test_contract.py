@@ -44,9 +44,30 @@ def test_another_version_says_both(contract: ModelContract, version: int | None)
         ModelContract.from_json(json.dumps(mapping), where="m.onnx")
 
 
-def test_text_that_is_not_json_is_an_error() -> None:
-    with pytest.raises(ContractError, match="not JSON"):
-        ModelContract.from_json("{", where="m.onnx")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"contract_version": ' + "9" * 5000 + "}"])
+def test_text_that_is_not_json_is_an_error(text: str) -> None:
+    with pytest.raises(ContractError, match=r"^m\.onnx: the contract is not JSON .*; export the model again"):
+        ModelContract.from_json(text, where="m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "value", "words"),
+    [
+        ("input", "std", [float("nan")] * 3, "std positive"),
+        ("input", "mean", [float("inf")] * 3, "mean must be finite"),
+        ("heatmap", "sigma", float("nan"), "sigma must be positive"),
+        ("crop", "padding", 10**400, "crop.padding is beyond what a float holds"),
+        ("crop", "border_value", [0, 0, 256], "border_value should lie in 0..255"),
+        ("keypoints", "coco_indices", [11, 12, 13, 14, 15, 17], "coco_indices must index COCO's 17 joints"),
+    ],
+)
+def test_values_out_of_range_are_refused(
+    contract: ModelContract, table: str, field: str, value: object, words: str
+) -> None:
+    mapping = json.loads(contract.to_json())
+    mapping[table][field] = value
+    with pytest.raises(ContractError, match=words):
+        ModelContract.from_json(json.dumps(mapping), where="m.onnx")
 
 
 def test_contradictions_are_refused(contract: ModelContract) -> None:

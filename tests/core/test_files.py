@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,17 @@ def test_overwriting_needs_force(tmp_path: Path) -> None:
         refuse_overwrite(target, force=False)
     with pytest.raises(OutputError, match="is a folder"):
         refuse_overwrite(tmp_path, force=True)
+
+
+def test_a_device_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(OutputError, match=r"is a device or a pipe.*; give the name of a file"):
+            refuse_overwrite(path, force=True)
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".txt", "ü" * 125 + ".txt", "a\udcff.txt"])
+def test_any_name_that_the_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("x")
+    assert names(tmp_path) == [name]

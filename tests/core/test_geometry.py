@@ -105,3 +105,13 @@ def test_warp_reads_sources_beyond_opencvs_index_range() -> None:
     crop = transform.warp(wide)
     y, x = np.unravel_index(crop[..., 0].argmax(), crop.shape[:2])
     np.testing.assert_allclose(transform.to_image(np.array([x, y], float)), [39_000, 20], atol=0.5)
+
+
+def test_warp_shrinks_what_is_beyond_opencvs_index_range_as_a_whole() -> None:
+    wide = np.zeros((500, 36_000, 3), dtype=np.uint8)
+    wide[:, 25_000:27_000] = 255
+    transform = CropTransform.from_box([0, 0, 36_000, 500], INPUT, padding=1.25)
+    columns = transform.warp(wide)[128, :, 0].astype(float)
+    centre = (columns * np.arange(192)).sum() / columns.sum()
+    x = transform.to_image(np.array([centre, 128.0]))[0]
+    assert abs(x - 26_000) < 120  # half a crop pixel

@@ -354,3 +354,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_image(tmp_path / "a.png", picture())
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_picture_beyond_what_jpeg_holds_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"70000x2 pixels cannot be written as \.jpg; scale"):
+        write_image(tmp_path / "a.jpg", np.zeros((2, 70_000, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []

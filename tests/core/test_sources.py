@@ -106,6 +106,19 @@ def test_a_list_on_stdin_names_sources_line_by_line(tmp_path: Path) -> None:
     assert walk("-", listed=lines) == ["one.jpg", "two.jpg", "with space.jpg"]
 
 
+def test_an_empty_list_an_empty_name_and_null_characters_are_errors(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    assert walk("-", "", tmp_path, listed=["\n", "\r\n"]) == [
+        "the list on stdin is empty",
+        "an empty name is no source",
+        "a.jpg",
+    ]
+    (error,) = find_pictures(["-"], listed=["a.jpg\0" * 1000])
+    assert isinstance(error, InputError)
+    assert str(error).endswith("...: has a null character in it; give one path a line")
+    assert len(str(error)) < 300
+
+
 def test_an_endless_list_is_read_only_as_far_as_it_is_needed() -> None:
     def endless() -> Iterable[str]:
         number = 0
@@ -258,3 +271,35 @@ def test_a_missing_box_table_is_refused(tmp_path: Path) -> None:
         read_csv_boxes(tmp_path / "none.csv")
     with pytest.raises(AnnotationError, match="cannot be read"):
         read_csv_boxes(tmp_path)
+
+
+def test_a_name_that_two_images_of_a_coco_file_share_is_reported(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": "a.jpg"} for number in (1, 2)]
+    people = [{"id": 10 + number, "image_id": number, "bbox": [number, 0, 9, 9]} for number in (1, 2)]
+    (tmp_path / "people.json").write_text(json.dumps({"images": images, "annotations": people}))
+    table = read_coco_boxes(tmp_path / "people.json")
+    assert ["images 1 and 2 are both named 'a.jpg'" in str(problem) for problem in table.problems] == [True]
+    found = table.find(Path("a.jpg"))
+    assert found is not None
+    assert [box.person_id for box in found.boxes] == [11]
+
+
+def test_the_header_of_a_box_table_may_be_spelled_as_people_do(tmp_path: Path) -> None:
+    table = read_csv_boxes(csv_file(tmp_path, "Image, Left, Top ,Right,BOTTOM\na.jpg, 1, 2, 3, 4\n"))
+    found = table.find(Path("a.jpg"))
+    assert found is not None
+    assert [box.xyxy for box in found.boxes] == [(1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_box_table_with_another_separator_says_so(tmp_path: Path, separator: str) -> None:
+    text = "image,left,top,right,bottom\na.jpg,1,2,3,4\n".replace(",", separator)
+    with pytest.raises(AnnotationError, match=r"line 1: expected the header .*; separate the columns by commas$"):
+        read_csv_boxes(csv_file(tmp_path, text))
+
+
+def test_an_endless_id_stays_text(tmp_path: Path) -> None:
+    text = f"image,left,top,right,bottom,id\na.jpg,1,2,3,4,{'9' * 5000}\na.jpg,1,2,3,4,9\n"
+    found = read_csv_boxes(csv_file(tmp_path, text)).find(Path("a.jpg"))
+    assert found is not None
+    assert [box.person_id for box in found.boxes] == ["9" * 5000, 9]

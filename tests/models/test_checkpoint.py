@@ -8,7 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from lbkit.core.contract import CONTRACT_KEY
 from lbkit.errors import CheckpointError
-from lbkit.models.checkpoint import Checkpoint, checkpoint_state, load_checkpoint, save_checkpoint, state_sha256
+from lbkit.models.checkpoint import (
+    TRAINING_KEY,
+    Checkpoint,
+    checkpoint_state,
+    load_checkpoint,
+    save_checkpoint,
+    state_sha256,
+)
 from lbkit.models.registry import bare_contract, build_model
 from lbkit.models.torch_backend import TorchBackend
 
@@ -52,7 +59,7 @@ def test_another_architecture_is_named(tmp_path: Path) -> None:
     cnn, fpn = make("cnn"), make("fpn")
     mixed = Checkpoint(fpn.contract.replace(weights_sha256=state_sha256(cnn.state)), cnn.state)
     save_checkpoint(tmp_path / "x.safetensors", mixed)
-    with pytest.raises(CheckpointError, match="its tensors are not those of fpn"):
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: its tensors are not those of fpn"):
         load_checkpoint(tmp_path / "x.safetensors").to_module()
 
 
@@ -76,6 +83,25 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
     with pytest.raises(CheckpointError, match="carries no lbkit contract"):
         load_checkpoint(tmp_path / "bare.safetensors")
+    with pytest.raises(CheckpointError, match=r"null: is not a regular file; use a checkpoint"):
+        load_checkpoint(Path("/dev/null"))
+
+
+def test_weights_of_another_type_are_refused(tmp_path: Path) -> None:
+    made = make()
+    state = {name: tensor.bfloat16() for name, tensor in made.state.items()}
+    save_file(state, tmp_path / "b.safetensors", metadata={CONTRACT_KEY: made.contract.to_json()})
+    with pytest.raises(CheckpointError, match=r"b\.safetensors: its tensors should be .* is torch\.bfloat16; use"):
+        load_checkpoint(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("story", ["{", "[1]", "[" * 100_000])
+def test_a_broken_story_is_an_error(tmp_path: Path, story: str) -> None:
+    made = make()
+    metadata = {CONTRACT_KEY: made.contract.to_json(), TRAINING_KEY: story}
+    save_file(dict(made.state), tmp_path / "s.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"s\.safetensors: its metadata lbkit_training is no"):
+        load_checkpoint(tmp_path / "s.safetensors")
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch) -> None:

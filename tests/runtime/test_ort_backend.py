@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -116,8 +117,27 @@ def test_missing_file_in_a_missing_folder(tmp_path: Path) -> None:
 
 
 def test_folder_instead_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a folder"):
+    with pytest.raises(ModelError, match=r"is a folder.*; give a file"):
         OrtBackend(tmp_path)
+
+
+def test_device_instead_of_a_file() -> None:
+    with pytest.raises(ModelError, match=r"^/dev/null: is a device or a pipe, and an ONNX file is expected; give a"):
+        OrtBackend(Path("/dev/null"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+def test_a_file_name_that_is_not_utf_8(toy_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "toy\udcff.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    assert OrtBackend(path).contract == OrtBackend(toy_model).contract
+
+
+def test_metadata_that_is_not_utf_8(toys: ModuleType, tmp_path: Path) -> None:
+    path = toys.save_toy_model(tmp_path / "toy.onnx")
+    path.write_bytes(path.read_bytes().replace(b'"model": "toy"', b'"model": "\xff\xfe\xff"'))
+    with pytest.raises(ContractError, match=rf"^{path}: its metadata is not text in UTF-8 .*; export it again"):
+        OrtBackend(path)
 
 
 @pytest.mark.parametrize("data", [b"hello, this is text", b"", b"\x89PNG\r\n\x1a\n" + bytes(64)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lbkit.errors import ConfigError
-from lbkit.runtime.threads import ThreadLimits, checked_threads, thread_limits
+from lbkit.runtime.threads import MAX_THREADS, ThreadLimits, checked_threads, thread_limits
 
 
 def limits_with(tmp_path: Path, membership: str, files: dict[str, str]) -> ThreadLimits:
@@ -65,6 +65,7 @@ def test_threads_asked_for_win() -> None:
     assert checked_threads(None) == thread_limits().threads
 
 
-def test_less_than_one_thread_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="at least 1, got 0"):
-        checked_threads(0)
+@pytest.mark.parametrize("threads", [0, -1, MAX_THREADS + 1, 10**14])
+def test_absurd_thread_counts_are_an_error(threads: int) -> None:
+    with pytest.raises(ConfigError, match=f"at least 1 and at most {MAX_THREADS}, got {threads}; leave it out"):
+        checked_threads(threads)

@@ -207,9 +207,10 @@ def test_hair_and_face_tell_front_from_back(style):
         assert back > front + 0.2
 
 
-def test_a_picture_too_small_is_refused():
-    with pytest.raises(InputError, match="at least 16 px"):
-        random_figure(np.random.default_rng(0), ImageSize(15, 400))
+@pytest.mark.parametrize(("size", "words"), [((15, 400), "at least 16 px"), ((400, 99999), "at most 8192 px")])
+def test_a_picture_too_small_or_too_large_is_refused(size, words):
+    with pytest.raises(InputError, match=words):
+        random_figure(np.random.default_rng(0), ImageSize(*size))
 
 
 def test_a_figure_out_of_sight_and_a_background_of_another_size_are_refused():
