@@ -22,7 +22,7 @@ DECODER_CHOICES = ("argmax", "soft-argmax", "quarter", "dark")
 """Spelled out, because importing `lbkit.core.contract` would bring NumPy into `lbkit --help`; a test keeps it equal."""
 
 MAX_THREADS = 1024
-"""`lbkit.runtime.threads.MAX_THREADS`, spelled out likewise."""
+"""`lbkit.core.threads.MAX_THREADS`, spelled out likewise."""
 
 NEAR = 0.7
 """How alike two words must be for one to be offered for the other; at 0.66 "gpu" would be answered with "cpu"."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -26,6 +25,7 @@ from lbkit.core.poses import Poses
 from lbkit.core.preprocess import crop_person
 from lbkit.core.results import ImageResult, PersonView
 from lbkit.core.search import PersonSearch
+from lbkit.core.threads import thread_limits
 from lbkit.errors import AnnotationError, BoxError, ImageReadError, InputError, ModelError
 
 BoxPlan = BoxTable | Literal["whole", "auto"]
@@ -117,8 +117,7 @@ def map_ahead(
 
 def default_readers() -> int:
     """Return how many threads should read pictures: the processors granted to this process, at most `MAX_READERS`."""
-    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(granted, MAX_READERS)
+    return min(thread_limits().threads, MAX_READERS)
 
 
 @dataclass(slots=True, eq=False)

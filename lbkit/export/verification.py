@@ -22,6 +22,7 @@ from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import HeatmapSpec, InputSpec, ModelContract
 from lbkit.core.geometry import FloatArray, ImageArray
 from lbkit.core.preprocess import normalize_crops
+from lbkit.core.threads import thread_limits
 from lbkit.errors import ExportError
 from lbkit.export.onnx_export import BATCH_AXIS
 from lbkit.export.simplify import interface
@@ -184,6 +185,7 @@ class DeployedFile:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = thread_limits().threads
         try:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises types of its own that share no base

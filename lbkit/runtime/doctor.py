@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lbkit._version import __version__
+from lbkit.core.threads import ThreadLimits, thread_limits
 from lbkit.runtime.cpu import CpuFacts, read_cpu_facts
 from lbkit.runtime.loading import list_models, model_folders
 from lbkit.runtime.probe import ProviderStatus, probe_provider
 from lbkit.runtime.providers import PROVIDERS
-from lbkit.runtime.threads import ThreadLimits, thread_limits
 from lbkit.runtime.wheels import ORT_WHEELS, Obstacle, installed_ort_wheels, installed_version, wheel_clash
 
 _PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "torch", "torchvision", "onnx")

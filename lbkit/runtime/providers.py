@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lbkit.core.threads import checked_threads
 from lbkit.errors import ProviderError
 from lbkit.runtime.cuda import CUDA_PROVIDER, concerns_cuda, explain_cuda_failure, find_cuda_obstacle
 from lbkit.runtime.probe_graph import PROBE_MODEL
-from lbkit.runtime.threads import checked_threads
 from lbkit.runtime.wheels import import_onnxruntime
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from lbkit.cli import main as cli_main
 from lbkit.cli import options
 from lbkit.core.contract import DECODERS
 from lbkit.core.estimator import DEFAULT_BATCH_SIZE
+from lbkit.core.threads import MAX_THREADS
 from lbkit.errors import ImageReadError, VerdictError
 from lbkit.runtime.providers import PROVIDER_CHOICES
-from lbkit.runtime.threads import MAX_THREADS
 
 MAIN = "import sys; from lbkit.cli.main import main; main()"
 HEAVY = ("numpy", "cv2", "onnxruntime", "torch", "rich", "onnx", "pycocotools", "matplotlib")

@@ -22,6 +22,7 @@ from lbkit.core.overlays import PictureFolder, draw_results
 from lbkit.core.pipeline import default_readers, map_ahead, run_inference
 from lbkit.core.results import ImageResult
 from lbkit.core.search import MAX_SEARCHES, PersonSearch
+from lbkit.core.threads import thread_limits
 from lbkit.errors import AnnotationError, BoxError, ImageReadError, InputError, ModelError
 
 WEIGHTS = np.array([[2, -1, -1], [-1, 2, -1], [-1, -1, 2], [1, 1, -2], [-2, 1, 1], [1, -2, 1]]) / 2
@@ -325,7 +326,7 @@ def test_map_ahead_gives_up_what_has_not_begun_when_it_is_closed() -> None:
 
 
 def test_there_is_at_least_one_reader() -> None:
-    assert 1 <= default_readers() <= pipeline.MAX_READERS
+    assert default_readers() == min(thread_limits().threads, pipeline.MAX_READERS)
 
 
 def search_with(scores: Sequence[float], spreads: Sequence[float]) -> PersonSearch:

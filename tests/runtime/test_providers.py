@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
+from lbkit.core.threads import thread_limits
 from lbkit.errors import ProviderError
 from lbkit.runtime import probe, providers
 from lbkit.runtime.cuda import CUDA_PROVIDER
 from lbkit.runtime.probe_graph import PROBE_INPUT, PROBE_MODEL, probe_answer
-from lbkit.runtime.threads import thread_limits
 from lbkit.runtime.wheels import Obstacle
 
 CPU_PROVIDER = "CPUExecutionProvider"

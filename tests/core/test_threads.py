@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lbkit.core.threads import MAX_THREADS, ThreadLimits, checked_threads, thread_limits
 from lbkit.errors import ConfigError
-from lbkit.runtime.threads import MAX_THREADS, ThreadLimits, checked_threads, thread_limits
 
 
 def limits_with(tmp_path: Path, membership: str, files: dict[str, str]) -> ThreadLimits:
