@@ -150,7 +150,7 @@ def test_eight_people_are_learnt_by_heart(recipe_path: Path, figure_data: Path, 
         "ema_decay=0.9",
         f"augmentation={quiet}",
     ]
-    settings.append('sources=[{name="figures", annotations="annotations.json", images=".", repeat=14}]')
+    settings.append('sources=[{name="figures", annotations="annotations.json", images=".", repeat=24}]')
     trainer = trainer_for(read_recipe(recipe_path, settings=settings), figure_data, tmp_path / "run")
     trainer.run()
     trainer.validation = trainer.training  # nothing varies, so these are the plain crops
