@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,23 +42,27 @@ def training_rows(checkpoints: Path) -> list[str]:
     Raises:
         CheckpointError: A file there is not a checkpoint.
     """
-    rows = [
-        "| model | last stage | crops seen | minutes | learning rate | validation PCK@0.05 |",
-        "|---|---|---|---|---|---|",
-    ]
-    for path in _by_name(checkpoints, ".safetensors"):
-        rows.append(_training_row(load_checkpoint(path)))
-    return rows
+    rows = ["| model | stages | crops seen | minutes | validation PCK@0.05 |", "|---|---|---|---|---|"]
+    return rows + [_training_row(load_checkpoint(path)) for path in _by_name(checkpoints, ".safetensors")]
 
 
 def _training_row(checkpoint: Checkpoint) -> str:
-    story = checkpoint.training
-    recipe = story["recipe"]
-    stage = f"{recipe['epochs']} epochs at {recipe['input_height']} x {recipe['input_width']}, {story['device']}"
-    minutes = f"{story['seconds'] / 60:.0f}"
-    score = f"{story['validation'].get('val_pck@0.05', float('nan')):.3f}"
-    name = checkpoint.contract.model
-    return f"| {name} | {stage} | {story['seen']:,} | {minutes} | {recipe['learning_rate']} | {score} |"
+    stages = _stages(checkpoint.training)
+    sizes = ", ".join(f"{stage['epochs']} at {_size(stage)}" for stage in stages)
+    seen = sum(stage["seen"] for stage in stages)
+    minutes = sum(stage["seconds"] for stage in stages) / 60
+    score = stages[-1]["validation"].get("val_pck@0.05", float("nan"))
+    return f"| {checkpoint.contract.model} | epochs: {sizes} | {seen:,} | {minutes:.0f} | {score:.3f} |"
+
+
+def _stages(story: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a training's stages, the first one first."""
+    earlier = story.get("started_from")
+    return [*(_stages(earlier) if earlier else []), story]
+
+
+def _size(stage: Mapping[str, Any]) -> str:
+    return f"{stage['recipe']['input_height']} x {stage['recipe']['input_width']}"
 
 
 def _by_name(folder: Path, suffix: str) -> list[Path]:
