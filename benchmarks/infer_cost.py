@@ -92,20 +92,20 @@ class Round:
 
     Attributes:
         apart: The parts by themselves.
-        library: `run_inference` with the whole picture as the box.
+        in_process: `run_inference` with the whole picture as the box.
         command: `lbkit infer`, less its start.
         auto: `run_inference` looking for the person.
     """
 
     apart: Apart
-    library: Whole
+    in_process: Whole
     command: Spent
     auto: Whole
 
     @property
-    def library_ratio(self) -> Spent:
+    def in_process_ratio(self) -> Spent:
         """The library over the sum of the parts."""
-        return self.library.spent / self.apart.sum
+        return self.in_process.spent / self.apart.sum
 
     @property
     def command_ratio(self) -> Spent:
@@ -162,7 +162,7 @@ def _run_round(bench: Bench, paths: Sequence[Path], estimator: PoseEstimator, *,
     output = bench.folder / "throughput.jsonl"
     steps: dict[str, Callable[[], Any]] = {
         "apart": lambda: measure_apart(paths, estimator),
-        "library": lambda: measure_whole(paths, estimator, boxes="whole"),
+        "in_process": lambda: measure_whole(paths, estimator, boxes="whole"),
         "command": lambda: _measure_command(bench, paths, output),
         "auto": lambda: measure_whole(paths, estimator, boxes="auto"),
     }
@@ -184,11 +184,11 @@ def _measure_command(bench: Bench, paths: Sequence[Path], output: Path) -> Spent
 def _check_round(finished: Round, paths: Sequence[Path], output: Path) -> None:
     """Require that the parts, the library and the command found the same joints on the same pictures."""
     records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    library = finished.library.results
+    library = finished.in_process.results
     _require([record["path"] for record in records] == [str(path) for path in paths], "the command lost pictures")
     _require([result.path for result in library] == list(paths), "the library lost pictures")
     _require(len(finished.auto.results) == len(paths), "the search lost pictures")
-    _require(finished.library.looks == len(paths), "a picture with one box should be looked at once")
+    _require(finished.in_process.looks == len(paths), "a picture with one box should be looked at once")
     joints = np.stack([_joints_of_result(result.poses) for result in library])
     _require_same(joints, finished.apart.joints, "the library and the parts")
     _require_same(joints, np.stack([_joints_of_record(record) for record in records]), "the library and the command")
@@ -221,13 +221,13 @@ def _throughput_measures(rounds: Sequence[Round], count: int) -> list[Measure]:
         measure("model", "s", lambda each: each.apart.model.wall),
         measure("sum of these three", "s", lambda each: each.apart.sum.wall),
         measure("decoding (not in the sum)", "s", lambda each: each.apart.decoding.wall),
-        measure("run_inference", "s", lambda each: each.library.spent.wall),
+        measure("run_inference", "s", lambda each: each.in_process.spent.wall),
         measure("lbkit infer, less its start", "s", lambda each: each.command.wall),
-        measure("run_inference, rate", "images/s", lambda each: count / each.library.spent.wall),
-        measure("run_inference / sum", "", lambda each: each.library_ratio.wall, RATIO_TARGET),
+        measure("run_inference, rate", "images/s", lambda each: count / each.in_process.spent.wall),
+        measure("run_inference / sum", "", lambda each: each.in_process_ratio.wall, RATIO_TARGET),
         measure("lbkit infer / sum", "", lambda each: each.command_ratio.wall, RATIO_TARGET),
         measure("processor time: sum", "s", lambda each: each.apart.sum.processor),
-        measure("processor time: run_inference / sum", "", lambda each: each.library_ratio.processor),
+        measure("processor time: run_inference / sum", "", lambda each: each.in_process_ratio.processor),
         measure("processor time: lbkit infer / sum", "", lambda each: each.command_ratio.processor),
         measure("search: run_inference", "s", lambda each: each.auto.spent.wall),
         measure("search: looks a picture", "", lambda each: each.auto.looks / count),
