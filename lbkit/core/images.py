@@ -28,6 +28,9 @@ from lbkit.errors import ImageReadError, OutputError
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded; the largest phone cameras make 199.8 million."""
 
+MIN_SIDE_PX = 8
+"""Pictures with a shorter side are refused: six joints of a person cannot be told apart on fewer pixels."""
+
 JPEG_QUALITY = 92
 
 _COPY_AGAIN = "copy or download it again"
@@ -47,7 +50,7 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageReadError: There is no such file, it is no picture, damaged, cut short or too large.
+        ImageReadError: There is no such file, it is no picture, damaged, cut short, too small or too large.
     """
     path = Path(path)
     data = _read_bytes(path)
@@ -123,6 +126,12 @@ def _check_header(header: PictureHeader, path: Path) -> None:
             f"is {header.width}x{header.height} pixels large, and at most {MAX_PIXELS // 10**6} megapixels are read",
             where=path,
             remedy="scale it down first",
+        )
+    if min(header.height, header.width) < MIN_SIDE_PX:
+        raise ImageReadError(
+            f"is {header.width}x{header.height} pixels, too small to show a person",
+            where=path,
+            remedy=f"give a picture of at least {MIN_SIDE_PX} pixels a side",
         )
     if not header.is_whole:
         raise ImageReadError(f"is cut short: the {header.format} has no end", where=path, remedy=_COPY_AGAIN)

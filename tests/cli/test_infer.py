@@ -219,12 +219,14 @@ def test_a_picture_not_in_the_box_file_is_noted(infer: Infer, photo: Path, tmp_p
     assert "note: the box file names 1 of 2 pictures" in outcome.err
 
 
-def test_a_picture_of_one_pixel_is_delivered(infer: Infer, tmp_path: Path) -> None:
+def test_a_picture_of_one_pixel_is_refused_and_the_smallest_delivered(infer: Infer, tmp_path: Path) -> None:
     write_image(tmp_path / "1.png", np.full((1, 1, 3), 9, np.uint8))
-    outcome = infer(tmp_path / "1.png", "--draw", tmp_path / "d", "--heatmaps", tmp_path / "h")
-    assert outcome.code == 0
+    write_image(tmp_path / "8.png", np.full((8, 9, 3), 9, np.uint8))
+    outcome = infer(tmp_path / "1.png", tmp_path / "8.png", "--draw", tmp_path / "d", "--heatmaps", tmp_path / "h")
+    assert outcome.code == 1
+    assert "1.png: is 1x1 pixels, too small to show a person; give a picture of at least 8 pixels a side" in outcome.err
     assert len(outcome.records) == 1
-    assert read_image(tmp_path / "d" / "1.jpg").shape == (1, 1, 3)
+    assert read_image(tmp_path / "d" / "8.jpg").shape == (8, 9, 3)
 
 
 def test_the_table_and_the_coco_list_hold_the_same_joints(infer: Infer, photo: Path, tmp_path: Path) -> None:

