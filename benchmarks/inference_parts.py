@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from lbkit.core.contract import ModelContract
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import CropTransform, ImageArray, ImageSize
 from lbkit.core.images import read_image
-from lbkit.core.pipeline import BoxPlan, default_readers, run_inference
+from lbkit.core.pipeline import BoxPlan, default_readers, run_inference, single_threaded_opencv
 from lbkit.core.preprocess import crop_person
 from lbkit.core.results import ImageResult
 
@@ -137,7 +136,7 @@ def measure_apart(paths: Sequence[Path], estimator: PoseEstimator) -> Apart:
         paths: The pictures; the one person's box is the whole picture.
         estimator: The model.
     """
-    with _single_threaded_opencv(), ThreadPoolExecutor(default_readers()) as pool:
+    with single_threaded_opencv(), ThreadPoolExecutor(default_readers()) as pool:
         reading = _measure_reading(paths, pool)
         warping, cuts = _measure_warping(paths, estimator.contract, pool)
     model, outputs = _measure_model(cuts, estimator)
@@ -206,14 +205,3 @@ def _measure_decoding(
         for person, (_, transform) in zip(joints, cuts, strict=True):
             person[:, :2] = transform.to_image(person[:, :2])
     return watch.spent, joints
-
-
-@contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Spread pictures over threads, not the pixels of one, as `run_inference` does."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)

@@ -78,7 +78,7 @@ def run_inference(
     loader = _Loader(estimator.contract, boxes, keeps_pixels=keeps_pixels)
     batcher = _Batcher(estimator, keep_images=keep_images, keep_heatmaps=keep_heatmaps)
     count = readers or default_readers()
-    with _single_threaded_opencv(), ThreadPoolExecutor(count, "lbkit-reader") as pool:
+    with single_threaded_opencv(), ThreadPoolExecutor(count, "lbkit-reader") as pool:
         ahead = count + estimator.batch_size
         loaded = map_ahead(pool, loader.load, pictures, ahead=lambda: loader.ahead(ahead))
         for job in loaded:
@@ -307,7 +307,8 @@ def _view(crop: ImageArray, output: ModelOutput, row: int) -> PersonView:
 
 
 @contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
+def single_threaded_opencv() -> Iterator[None]:
+    """Keep OpenCV to one thread a call while pictures themselves are spread over threads."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
