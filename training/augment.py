@@ -19,6 +19,12 @@ LEGS_MARGIN = (0.02, 0.15)
 
 JPEG_QUALITY = (25, 80)
 
+LOW_RESOLUTION_PX = (56, 128)
+"""Heights in pixels that a crop of few pixels is made of, as small people in a photograph are."""
+
+MIN_REMAINDER = 0.3
+"""A cut leaves at least this share of the box's height or width."""
+
 UPRIGHT = 0.1
 """A person counts as upright when the knees lie this far below the hips, in box heights."""
 
@@ -41,12 +47,12 @@ class Person:
 
 
 def vary_framing(person: Person, plan: Augmentation, *, rng: np.random.Generator) -> Person:
-    """Return the person framed as people film themselves: now and then the legs alone, or a box about the legs."""
+    """Return the person framed otherwise now and then: legs alone, a box about the legs, or cut off by an edge."""
     choice = rng.random()
-    if choice < plan.legs_only:
-        return _legs_only(person, rng)
-    if choice < plan.legs_only + plan.half_body:
-        return _half_body(person, rng)
+    for share, change in ((plan.legs_only, _legs_only), (plan.half_body, _half_body), (plan.cut_off, _cut_off)):
+        if choice < share:
+            return change(person, rng)
+        choice -= share
     return person
 
 
@@ -87,7 +93,7 @@ class ColorVariation:
 
     def __init__(self, plan: Augmentation) -> None:
         jitter = v2.ColorJitter(brightness=0.35, contrast=0.35, saturation=0.35)
-        self._jpeg = plan.jpeg
+        self._jpeg, self._low_resolution = plan.jpeg, plan.low_resolution
         self._transform = v2.Compose(
             [
                 v2.RandomApply([jitter], p=plan.color),
@@ -101,9 +107,20 @@ class ColorVariation:
         """Return a (3, H, W) uint8 tensor from an (H, W, 3) uint8 crop; the seed decides everything."""
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
-        compressed = _jpeg_artefacts(crop, int(rng.integers(*JPEG_QUALITY))) if rng.random() < self._jpeg else crop
-        varied: Tensor = self._transform(torch.from_numpy(compressed).permute(2, 0, 1))
+        if rng.random() < self._low_resolution:
+            crop = _few_pixels(crop, int(rng.integers(*LOW_RESOLUTION_PX)))
+        if rng.random() < self._jpeg:
+            crop = _jpeg_artefacts(crop, int(rng.integers(*JPEG_QUALITY)))
+        varied: Tensor = self._transform(torch.from_numpy(crop).permute(2, 0, 1))
         return varied
+
+
+def _few_pixels(crop: ImageArray, height: int) -> ImageArray:
+    full_height, full_width = crop.shape[:2]
+    if height >= full_height:
+        return crop
+    small = cv2.resize(crop, (max(1, full_width * height // full_height), height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (full_width, full_height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def _jpeg_artefacts(crop: ImageArray, quality: int) -> ImageArray:
@@ -140,3 +157,51 @@ def _half_body(person: Person, rng: np.random.Generator) -> Person:
     room = rng.uniform(0.1, 0.35) * float((high - low).max()) + 2.0
     box = np.concatenate([low - room, high + room]) + 0.5
     return Person(person.image, box, person.joints_xy, person.labelled)
+
+
+def _cut_off(person: Person, rng: np.random.Generator) -> Person:
+    """End the picture across the person, or hide what is below a line, as tables and other people do.
+
+    Joints beyond the line are not labelled any more; a cut that would leave none changes nothing.
+    """
+    left, top, right, bottom = person.box_xyxy
+    kind = rng.choice(["picture ends below", "hidden below", "picture ends at a side"], p=[0.5, 0.2, 0.3])
+    if kind == "picture ends at a side":
+        return _cut_side(person, rng)
+    known = person.joints_xy[person.labelled]
+    first = max(known[:, 1].min() if len(known) else bottom, top + MIN_REMAINDER * (bottom - top))
+    line = int(rng.uniform(min(first, bottom), bottom)) + 1
+    kept = person.labelled & (person.joints_xy[:, 1] < line - 1)
+    if line >= min(bottom, person.image.shape[0]) or not kept.any():
+        return person
+    image = _covered(person.image, line, rng) if kind == "hidden below" else person.image[:line]
+    return Person(image, np.array([left, top, right, line]), person.joints_xy, kept)
+
+
+def _cut_side(person: Person, rng: np.random.Generator) -> Person:
+    """End the picture at the right or left of a vertical line through the box."""
+    left, top, right, bottom = person.box_xyxy
+    width = person.image.shape[1]
+    line = int(left + rng.uniform(MIN_REMAINDER, 1.0) * (right - left))
+    if not 0 < line < width:
+        return person
+    if rng.random() < 0.5:
+        kept = person.labelled & (person.joints_xy[:, 0] < line - 1)
+        image, box, joints = person.image[:, :line], np.array([left, top, line, bottom]), person.joints_xy
+    else:
+        line = int(right + left) - line
+        if not 0 < line < width - 1:
+            return person
+        kept = person.labelled & (person.joints_xy[:, 0] > line)
+        image, box = person.image[:, line:], np.array([0.0, top, right - line, bottom])
+        joints = person.joints_xy - np.array([line, 0])
+    return Person(image, box, joints, kept) if kept.any() else person
+
+
+def _covered(image: ImageArray, line: int, rng: np.random.Generator) -> ImageArray:
+    """Return a copy whose rows from `line` on show one colour of the picture with a little noise."""
+    row, column = rng.integers(image.shape[0]), rng.integers(image.shape[1])
+    noise = rng.normal(0.0, rng.uniform(2, 20), size=image[line:].shape)
+    covered = image.copy()
+    covered[line:] = np.clip(image[row, column] + noise, 0, 255)
+    return covered

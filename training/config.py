@@ -25,7 +25,8 @@ class Source:
         annotations: COCO JSON, relative to the data folder.
         images: Folder of its pictures, relative to the data folder.
         repeat: How often each person is drawn an epoch; fractions draw a random part.
-        validation: Share of the images kept for validation.
+        validation: Share of the images kept for validation; 1 for a source that is not trained on.
+        hidden_weight: Weight in the loss of joints with v = 1, hidden ones or another network's answers.
         persons: For the synthetic source, how many figures an epoch.
     """
 
@@ -34,13 +35,14 @@ class Source:
     images: str = ""
     repeat: float = 1.0
     validation: float = 0.0
+    hidden_weight: float = 1.0
     persons: int = 0
 
     def __post_init__(self) -> None:
         if self.name != SYNTHETIC and not (self.annotations and self.images):
             raise ValueError(f"source {self.name} needs annotations and images")
-        if self.repeat < 0 or not 0 <= self.validation < 1:
-            raise ValueError(f"source {self.name}: repeat must be >= 0 and validation in [0, 1)")
+        if self.repeat < 0 or not 0 <= self.validation <= 1 or self.hidden_weight < 0:
+            raise ValueError(f"source {self.name}: repeat and hidden_weight must be >= 0 and validation in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,11 @@ class Augmentation:
         flip: Probability of mirroring.
         half_body: Probability of a crop about the legs instead of the whole person.
         legs_only: Probability of cutting the picture off above the hips.
+        cut_off: Probability of an edge or something in front that ends the person below the hips or at a side.
         color: Probability of a change of brightness, contrast and saturation.
         gray: Probability of losing all colour.
         blur: Probability of a Gaussian blur.
+        low_resolution: Probability of a crop made of few pixels.
         jpeg: Probability of JPEG artefacts.
         cutout: Probability of a rectangle wiped out.
     """
@@ -69,9 +73,11 @@ class Augmentation:
     flip: float = 0.5
     half_body: float = 0.15
     legs_only: float = 0.15
+    cut_off: float = 0.0
     color: float = 0.6
     gray: float = 0.05
     blur: float = 0.1
+    low_resolution: float = 0.0
     jpeg: float = 0.1
     cutout: float = 0.2
 
@@ -89,18 +95,19 @@ class Recipe:
         input_width: Crop width in pixels while training.
         sigma: Standard deviation of the targets in cells while training.
         epochs: Passes over the drawn data.
-        batch_size: Crops a step.
+        batch_size: Crops a step, over all processes.
         optimizer: "adam" (weight decay in the gradient) or "adamw" (decoupled).
         learning_rate: Highest rate of the schedule.
         weight_decay: Weight decay.
-        schedule: "cosine" (a half cosine to a hundredth of the rate) or "constant", either after the warm-up.
+        schedule: "cosine", "one-cycle" or "constant": see `training.schedule`.
         warmup: Share of the steps during which the rate rises.
         ema_decay: Decay of the moving average of weights; 0 turns it off.
-        clip_norm: Largest norm of the gradient of the scaled loss; 0 turns clipping off.
+        clip_norm: Largest norm of the gradient of the loss times `loss_scale`; 0 turns clipping off.
+        patience: Epochs without a better validation PCK@0.05 after which the run stops; 0 turns that off.
         loss_reduction: "fixed" divides by 6 joints, "visible" by the labelled ones.
         loss_scale: Constant factor on the loss; lifts gradients of about 1e-7 over Adam's epsilon of 1e-8.
         precision: "auto" times a step in each and takes the faster.
-        workers: Processes that prepare crops.
+        workers: Processes that prepare crops, for each process that trains.
         seed: Of everything random.
         augmentation: How crops vary.
     """
@@ -117,13 +124,14 @@ class Recipe:
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     warmup: float = 0.1
     ema_decay: float = 0.999
     clip_norm: float = 0.0
+    patience: int = 0
     loss_reduction: Literal["fixed", "visible"] = "fixed"
     loss_scale: float = 1000.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     workers: int = 2
     seed: int = 1
     augmentation: Augmentation = field(default_factory=Augmentation)

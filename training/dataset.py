@@ -2,122 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from lbkit.core.coco import read_coco
 from lbkit.core.codec import encode_heatmaps
 from lbkit.core.contract import HeatmapSpec, ModelContract
 from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
-from lbkit.errors import AnnotationError, ImageReadError
+from lbkit.errors import ImageReadError
 from lbkit.evaluation.pck import box_heights_px
 from training.augment import ColorVariation, Person, varied_transform, vary_framing
-from training.config import SYNTHETIC, Augmentation, Recipe, Source
-
-log = logging.getLogger(__name__)
+from training.config import Augmentation, Recipe
+from training.distributed import ALONE, Processes
+from training.people import Annotated
 
 FIGURE_SIZE = ImageSize(320, 240)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Annotated:
-    """One annotated person on disk; a rendered figure has no path.
-
-    Attributes:
-        source: Name of the data set.
-        image_path: The picture, or None for a figure.
-        image_id: COCO's image id, or the figure's number.
-        box_xyxy: (4,) edge coordinates.
-        joints_xy: (K, 2) image pixels.
-        visibility: (K,) COCO's v.
-    """
-
-    source: str
-    image_path: Path | None
-    image_id: int
-    box_xyxy: FloatArray
-    joints_xy: FloatArray
-    visibility: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SourcePeople:
-    """The people of one source, parted into training and validation by image.
-
-    Attributes:
-        source: The recipe's entry.
-        training: People to train on.
-        validation: People to choose checkpoints by.
-    """
-
-    source: Source
-    training: Sequence[Annotated]
-    validation: Sequence[Annotated]
-
-
-def load_sources(recipe: Recipe, data: Path) -> list[SourcePeople]:
-    """Read every source of a recipe; people without a labelled joint and missing pictures are counted and left out.
-
-    Args:
-        recipe: The recipe.
-        data: The folder that sources' paths are relative to.
-
-    Raises:
-        AnnotationError: A file cannot be read, or a source has nobody left.
-    """
-    loaded = []
-    for source in recipe.sources:
-        people = _figures(source) if source.name == SYNTHETIC else _annotated(source, data)
-        if not people:
-            raise AnnotationError("has nobody with a labelled joint", where=data / source.annotations)
-        held = [person for person in people if _is_held_out(person, source.validation)]
-        kept = [person for person in people if not _is_held_out(person, source.validation)]
-        log.info("%s: %d people to train on, %d to validate", source.name, len(kept), len(held))
-        loaded.append(SourcePeople(source, kept, held))
-    return loaded
-
-
-def _annotated(source: Source, data: Path) -> list[Annotated]:
-    coco = read_coco(data / source.annotations)
-    folder = data / source.images
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    people, absent, unlabelled = [], 0, 0
-    for person in coco.persons:
-        file_name = coco.images[person.image_id].file_name
-        if person.is_crowd or person.labelled_joints == 0:
-            unlabelled += 1
-        elif Path(file_name).name not in present:
-            absent += 1
-        else:
-            path = folder / file_name
-            box, joints = person.box_xyxy, person.joints_xy
-            people.append(Annotated(source.name, path, person.image_id, box, joints, person.visibility))
-    reasons = {"no labelled joint": unlabelled, "picture missing": absent, **coco.skipped}
-    log.info("%s: left out %s", source.name, {reason: count for reason, count in reasons.items() if count})
-    return people
-
-
-def _figures(source: Source) -> list[Annotated]:
-    nowhere = np.zeros((6, 2))
-    return [
-        Annotated(SYNTHETIC, None, number, np.zeros(4), nowhere, np.zeros(6, dtype=np.int64))
-        for number in range(source.persons)
-    ]
-
-
-def _is_held_out(person: Annotated, share: float) -> bool:
-    digest = hashlib.sha256(f"{person.source}/{person.image_id}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
 class CropDataset(Dataset[dict[str, Tensor]]):
@@ -162,7 +65,8 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         """
         index, seed = address
         rng = np.random.default_rng([seed, index])
-        person = self._read(self.people[index], rng)
+        entry = self.people[index]
+        person = self._read(entry, rng)
         height_px = float(box_heights_px(person.box_xyxy)[0])
         flip = False
         padding = self.contract.crop.padding
@@ -174,22 +78,25 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         crop = transform.warp(person.image, border_value=self.contract.crop.border_value)
         image = self._colored(crop, int(rng.integers(2**62)))
         height = torch.tensor(height_px * transform.scale)
-        return {"image": image, "height": height, **self._labels(person, transform, flip=flip)}
+        importance = np.where(entry.visibility == 1, entry.hidden_weight, 1.0)
+        return {"image": image, "height": height, **self._labels(person, transform, importance, flip=flip)}
 
     def _colored(self, crop: ImageArray, seed: int) -> Tensor:
         if self.color is None:
             return torch.from_numpy(crop).permute(2, 0, 1)
         return self.color(crop, seed=seed)
 
-    def _labels(self, person: Person, transform: CropTransform, *, flip: bool) -> dict[str, Tensor]:
+    def _labels(
+        self, person: Person, transform: CropTransform, importance: FloatArray, *, flip: bool
+    ) -> dict[str, Tensor]:
         joints, labelled = transform.to_input(person.joints_xy), person.labelled
         if flip:
             order = list(self.contract.keypoints.flip_order)
-            joints, labelled = joints[order], labelled[order]
+            joints, labelled, importance = joints[order], labelled[order], importance[order]
         target, weight = encode_heatmaps(joints, labelled, spec=self.spec)
         return {
             "target": torch.from_numpy(target),
-            "weight": torch.from_numpy(weight),
+            "weight": torch.from_numpy(weight * importance.astype(np.float32)),
             "joints": torch.from_numpy(joints.astype(np.float32)),
             "labelled": torch.from_numpy(labelled),
         }
@@ -218,9 +125,19 @@ class DrawnBatches(Sampler[list[tuple[int, int]]]):
         seed: Of the run.
         epoch: Decides the order and the crops' seeds.
         skip: Batches already done, when a run resumes.
+        processes: Of each batch this process draws its share; all processes draw the same batches.
     """
 
-    def __init__(self, repeats: FloatArray, *, batch_size: int, seed: int, epoch: int, skip: int = 0) -> None:
+    def __init__(
+        self,
+        repeats: FloatArray,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        skip: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
         rng = np.random.default_rng([seed, epoch])
         counts = np.floor(repeats) + (rng.random(len(repeats)) < repeats % 1.0)
         order = np.repeat(np.arange(len(repeats)), counts.astype(np.int64))
@@ -228,7 +145,8 @@ class DrawnBatches(Sampler[list[tuple[int, int]]]):
         seeds = rng.integers(2**62, size=len(order))
         pairs = list(zip(order.tolist(), seeds.tolist(), strict=True))
         full = len(pairs) // batch_size * batch_size
-        self._batches = [pairs[i : i + batch_size] for i in range(skip * batch_size, full, batch_size)]
+        starts = range(skip * batch_size, full, batch_size)
+        self._batches = [list(processes.share_of(pairs[i : i + batch_size])) for i in starts]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -31,7 +31,11 @@ class Progress:
         step: Optimizer steps in all.
         seen: Crops trained on in all.
         best_pck: Best validation PCK@0.05 so far.
+        best_epoch: When it was reached.
         seconds: Time spent training.
+        epoch_seconds: That of the epoch in progress.
+        epoch_waited: The part of it spent waiting for data.
+        epoch_images: Crops trained on in the epoch in progress.
     """
 
     epoch: int = 0
@@ -39,7 +43,25 @@ class Progress:
     step: int = 0
     seen: int = 0
     best_pck: float = -1.0
+    best_epoch: int = 0
     seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    epoch_waited: float = 0.0
+    epoch_images: int = 0
+
+    def count(self, *, seconds: float, waited: float, images: int) -> None:
+        """Count one step."""
+        self.batch += 1
+        self.step += 1
+        self.seen += images
+        self.epoch_images += images
+        self.seconds += seconds
+        self.epoch_seconds += seconds
+        self.epoch_waited += waited
+
+    def start_epoch(self) -> None:
+        """Forget what was counted for the last epoch alone."""
+        self.epoch_seconds, self.epoch_waited, self.epoch_images = 0.0, 0.0, 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,7 @@
-"""Train a network by a recipe: `python -m training.train RECIPE.toml --data DIR --output DIR`."""
+"""Train a network by a recipe: `python -m training.train RECIPE.toml --data DIR --output DIR`.
+
+Several processes: `torchrun --nproc-per-node N -m training.train RECIPE.toml ...`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from lbkit.models.checkpoint import Checkpoint, load_checkpoint
 from lbkit.models.registry import bare_contract, build_model, find_architecture
 from lbkit.models.resnet import load_backbone
 from training.config import Recipe, read_recipe
-from training.dataset import load_sources
+from training.distributed import ALONE, Processes, joined
 from training.loop import Trainer
+from training.people import load_sources
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +46,30 @@ def main(
     device: str,
 ) -> None:
     """Train by RECIPE; run the same line again to go on after a stop."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if backbone_weights:
         settings = (*settings, f"backbone_weights={backbone_weights}")
     try:
         recipe = read_recipe(recipe_path, settings=settings)
-        trainer = make_trainer(recipe, data=data, output=output, device=device)
-        best = trainer.run(max_minutes=max_minutes, save_minutes=save_minutes)
+        with joined(device) as (processes, own_device):
+            level = logging.INFO if processes.is_first else logging.WARNING
+            logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+            trainer = make_trainer(recipe, data=data, output=output, device=own_device, processes=processes)
+            best = trainer.run(max_minutes=max_minutes, save_minutes=save_minutes)
     except LbkitError as error:
         raise click.ClickException(str(error)) from error
-    if best is None:
-        click.echo(f"stopped before the end of the first epoch; run the same line again to go on in {output}")
-    else:
-        click.echo(f"{best}\nnext: lbkit export --model {recipe.model} --checkpoint {best}")
+    if processes.is_first:
+        _tell(trainer, best, output)
 
 
-def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str) -> Trainer:
+def _tell(trainer: Trainer, best: Path | None, output: Path) -> None:
+    if not trainer.is_over:
+        done = f"{trainer.progress.epoch} of {trainer.recipe.epochs} epochs"
+        click.echo(f"stopped after {done}; run the same line again to go on in {output}")
+    if best is not None:
+        click.echo(f"{best}\nnext: lbkit export --model {trainer.recipe.model} --checkpoint {best}")
+
+
+def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str, processes: Processes = ALONE) -> Trainer:
     """Return a trainer ready to run, resumed if `output` holds a state.
 
     Args:
@@ -65,6 +77,7 @@ def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str) -> Tr
         data: The folder that sources' paths are relative to.
         output: The run's folder.
         device: A PyTorch device.
+        processes: This process among those of the run.
 
     Raises:
         LbkitError: Data, weights or the state cannot be used.
@@ -93,8 +106,10 @@ def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str) -> Tr
             "torch": torch.__version__,
             "git_commit": _git_commit(),
             "device": device,
+            "processes": processes.count,
             "started_from": dict(start.training) if start else None,
         },
+        processes=processes,
     )
     trainer.resume()
     log.info("%d steps an epoch, %d epochs", trainer.steps_per_epoch, recipe.epochs)

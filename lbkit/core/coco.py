@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lbkit.core.geometry import ImageSize
 from lbkit.core.keypoints import COCO_JOINTS, LOWER_BODY_6, KeypointSchema
 from lbkit.errors import AnnotationError
 
@@ -27,10 +28,12 @@ class CocoImage:
     Attributes:
         image_id: COCO's id.
         file_name: Path relative to the image folder.
+        size: The picture's size, where the file tells it.
     """
 
     image_id: int
     file_name: str
+    size: ImageSize | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,8 +162,15 @@ def _images(content: Mapping[str, Any], path: Path) -> dict[int, CocoImage]:
             )
         if entry["id"] in images:
             raise AnnotationError(f"two images have the id {entry['id']}", where=path, remedy="mend the file")
-        images[entry["id"]] = CocoImage(entry["id"], entry["file_name"])
+        images[entry["id"]] = CocoImage(entry["id"], entry["file_name"], _size(entry))
     return images
+
+
+def _size(entry: Mapping[str, Any]) -> ImageSize | None:
+    height, width = entry.get("height"), entry.get("width")
+    if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
+        return None
+    return ImageSize(height, width)
 
 
 def _problem(entry: Any, images: Mapping[int, CocoImage], seen: set[int]) -> str | None:

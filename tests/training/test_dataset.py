@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from lbkit.core.geometry import ImageSize
-from lbkit.errors import AnnotationError
 from lbkit.models.registry import bare_contract
 from training.augment import Person, varied_transform, vary_framing
 from training.config import Augmentation, read_recipe
-from training.dataset import Annotated, CropDataset, DrawnBatches, load_sources, plain_batches
+from training.dataset import CropDataset, DrawnBatches, plain_batches
+from training.people import Annotated, load_sources
 
 CONTRACT = bare_contract("cnn", weights_sha256="", training_data=())
 STILL = Augmentation(
@@ -133,27 +133,6 @@ def test_an_epoch_draws_by_repeat_and_is_the_same_again() -> None:
     assert list(DrawnBatches(repeats, batch_size=4, seed=3, epoch=2)) != batches
     assert list(DrawnBatches(repeats, batch_size=4, seed=3, epoch=1, skip=2)) == batches[2:]
     assert [len(batch) for batch in plain_batches(5, 2)] == [2, 2, 1]
-
-
-def test_validation_is_parted_by_image_and_stays(recipe_path: Path, figure_data: Path) -> None:
-    recipe = read_recipe(recipe_path)
-    (part,) = load_sources(recipe, figure_data)
-    held = {person.image_id for person in part.validation}
-    assert held
-    assert held.isdisjoint(person.image_id for person in part.training)
-    assert len(part.training) + len(part.validation) == 8
-    (again,) = load_sources(recipe, figure_data)
-    assert {person.image_id for person in again.validation} == held
-
-
-def test_missing_pictures_are_left_out_and_an_empty_set_is_an_error(
-    recipe_path: Path, figure_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "annotations.json").write_bytes((figure_data / "annotations.json").read_bytes())
-    recipe = read_recipe(recipe_path)
-    with caplog.at_level("INFO"), pytest.raises(AnnotationError, match="nobody with a labelled joint"):
-        load_sources(recipe, tmp_path)
-    assert "'picture missing': 8" in caplog.text
 
 
 def test_rendered_figures_need_no_files(recipe_path: Path, tmp_path: Path) -> None:
