@@ -48,6 +48,10 @@ endif
 test: $(READY) ## Run the tests (LBKIT_COCO=root adds those on real photographs)
 	$(BIN)/python -m pytest
 
+.PHONY: train-smoke
+train-smoke: $(READY) ## Train on eight rendered people: learns, survives kills, runs under two processes
+	$(BIN)/python -m pytest -m train_smoke --durations=5
+
 .PHONY: check
 check: $(READY) ## Lint, types and layers
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Measure checkpoints on a COCO root and write them, with their figures inside, where lbkit looks for them.
 
-`python -m training.ship runs/fpn/best.safetensors --coco ROOT --output training/checkpoints`
+`python -m training.ship training/checkpoints/*.safetensors --coco ROOT` prints the table of figures again;
+`python -m training.ship runs/fpn/best.safetensors --coco ROOT --output training/checkpoints` ships a new one.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from pathlib import Path
 
 import click
 
+from lbkit.core.backend import Backend
 from lbkit.core.contract import Figure
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.files import refuse_overwrite
 from lbkit.errors import LbkitError
+from lbkit.evaluation.flip import FlipAveraged
 from lbkit.evaluation.persons import CocoRoot, EvaluatedPersons, evaluate_persons
 from lbkit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lbkit.models.torch_backend import TorchBackend
 
 log = logging.getLogger(__name__)
+
+COLUMNS = ("pck@0.05 v>0", "pck@0.05 v=2", "pck@0.05 all six", "pck@0.05 v>0 flip", "pck@0.05 v=2 flip")
+"""The figures of the table; those with "flip" average over the mirror image and cost twice the time."""
 
 
 def measure(checkpoint: Checkpoint, root: CocoRoot, *, data_name: str) -> Checkpoint:
@@ -33,20 +39,38 @@ def measure(checkpoint: Checkpoint, root: CocoRoot, *, data_name: str) -> Checkp
     Raises:
         LbkitError: The data or the checkpoint cannot be used.
     """
-    persons = evaluate_persons(PoseEstimator(TorchBackend(checkpoint), batch_size=32), root)
-    figures = tuple(_figures(persons, data_name))
+    backend = TorchBackend(checkpoint)
+    figures = (
+        *_figures(_evaluated(backend, root), data_name, suffix=""),
+        *_figures(_evaluated(FlipAveraged(backend), root), data_name, suffix=" flip"),
+    )
     return Checkpoint(checkpoint.contract.replace(evaluation=figures), checkpoint.state, checkpoint.training)
 
 
-def _figures(persons: EvaluatedPersons, data_name: str) -> list[Figure]:
+def _evaluated(backend: Backend, root: CocoRoot) -> EvaluatedPersons:
+    return evaluate_persons(PoseEstimator(backend, batch_size=32), root)
+
+
+def _figures(persons: EvaluatedPersons, data_name: str, *, suffix: str) -> list[Figure]:
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    count = len(persons.image_ids)
-    measured = {
-        f"pck@{threshold:.2f} {rule}": persons.pck(threshold, min_visibility=visibility)
-        for threshold in (0.05, 0.10)
-        for rule, visibility in (("v>0", 1), ("v=2", 2))
-    }
-    return [Figure(metric, round(value, 4), data_name, count, today) for metric, value in measured.items()]
+    rules = {"v>0": persons, "v=2": persons, "all six": persons.fully_labelled()}
+    figures = []
+    for threshold in (0.05, 0.10):
+        for rule, counted in rules.items():
+            value = counted.pck(threshold, min_visibility=2 if rule == "v=2" else 1)
+            metric = f"pck@{threshold:.2f} {rule}{suffix}"
+            figures.append(Figure(metric, round(value, 4), data_name, len(counted.image_ids), today))
+    return figures
+
+
+def figure_rows(measured: list[Checkpoint]) -> list[str]:
+    """Return the Markdown table of measured checkpoints, header first."""
+    rows = ["| model | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for checkpoint in measured:
+        values = {figure.metric: figure.value for figure in checkpoint.contract.evaluation}
+        cells = [f"{values[name]:.3f}" if name in values else "not measured" for name in COLUMNS]
+        rows.append("| " + " | ".join([checkpoint.contract.model, *cells]) + " |")
+    return rows
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,20 +89,23 @@ def main(
     output: Path | None,
     force: bool,
 ) -> None:
-    """Measure CHECKPOINTS and, with --output, write them there by their model's name."""
-    root = CocoRoot(coco, split)
+    """Measure CHECKPOINTS, print the table and, with --output, write them there by their model's name."""
+    root, measured = CocoRoot(coco, split), []
     try:
         for path in checkpoints:
-            measured = measure(load_checkpoint(path), root, data_name=data_name or coco.resolve().name)
-            for figure in measured.contract.evaluation:
-                click.echo(f"{path}  {figure.metric}  {figure.value:.4f}  ({figure.persons} persons, {figure.data})")
+            measured.append(measure(load_checkpoint(path), root, data_name=data_name or coco.resolve().name))
             if output:
-                target = output / f"{measured.contract.model}.safetensors"
-                refuse_overwrite(target, force=force)
-                save_checkpoint(target, measured)
-                click.echo(f"wrote {target}")
+                _write(measured[-1], output, force=force)
     except LbkitError as error:
         raise click.ClickException(str(error)) from error
+    click.echo("\n".join(figure_rows(measured)))
+
+
+def _write(checkpoint: Checkpoint, folder: Path, *, force: bool) -> None:
+    target = folder / f"{checkpoint.contract.model}.safetensors"
+    refuse_overwrite(target, force=force)
+    save_checkpoint(target, checkpoint)
+    click.echo(f"wrote {target}", err=True)
 
 
 if __name__ == "__main__":

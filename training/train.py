@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 @click.option("--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
 @click.option("--backbone-weights", help="torchvision, none, or a safetensors file; replaces the recipe's.")
-@click.option("--max-minutes", type=click.FloatRange(min=0.01), help="Stop, resumable, after this time.")
-@click.option("--save-minutes", type=click.FloatRange(min=0.01), default=5.0, show_default=True)
+@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Stop, resumable, after this time.")
+@click.option("--save-minutes", type=click.FloatRange(min=0), default=5.0, show_default=True)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 def main(
     recipe_path: Path,

@@ -68,6 +68,18 @@ class EvaluatedPersons:
         """Return PCK at a threshold over joints with v of at least `min_visibility`."""
         return pck(self.distances, self.visibility >= min_visibility, threshold=threshold)
 
+    def fully_labelled(self) -> EvaluatedPersons:
+        """Return the persons all of whose joints are labelled."""
+        whole = (self.visibility > 0).all(axis=1)
+        return EvaluatedPersons(
+            self.found_xy[whole],
+            self.scores[whole],
+            self.true_xy[whole],
+            self.visibility[whole],
+            self.boxes_xyxy[whole],
+            self.image_ids[whole],
+        )
+
 
 def evaluate_persons(estimator: PoseEstimator, root: CocoRoot) -> EvaluatedPersons:
     """Run a model with the annotated boxes over every person who has a labelled joint.

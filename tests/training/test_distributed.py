@@ -1,8 +1,7 @@
-"""Two processes on this machine's CPU: the same step, the same run, and one writer."""
+"""Two processes on this machine's CPU take the very step of one."""
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from lbkit.errors import ConfigError
-from lbkit.models.checkpoint import load_checkpoint
 from training.config import read_recipe
 from training.distributed import Processes
 from training.train import make_trainer
@@ -31,10 +29,10 @@ def torchrun(*arguments: str | Path, processes: int = 2) -> subprocess.Completed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["cnn"])
-def test_two_processes_take_the_step_of_one(tmp_path: Path, model: str) -> None:
+@pytest.mark.train_smoke
+def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     for count in (1, 2):
-        done = torchrun(WORKER, tmp_path / f"{count}.safetensors", model, processes=count)
+        done = torchrun(WORKER, tmp_path / f"{count}.safetensors", "cnn", processes=count)
         assert done.returncode == 0, done.stderr
     alone, together = (load_file(tmp_path / f"{count}.safetensors") for count in (1, 2))
     assert alone.keys() == together.keys()
@@ -42,35 +40,6 @@ def test_two_processes_take_the_step_of_one(tmp_path: Path, model: str) -> None:
         largest = float(value.abs().max())
         assert largest > 0, name
         torch.testing.assert_close(together[name], value, rtol=0, atol=1e-6 * largest, msg=name)
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_and_a_stopped_run_goes_on_with_another_number(
-    recipe_path: Path, figure_data: Path, tmp_path: Path
-) -> None:
-    settings = ["--set", "learning_rate=0.0001"]
-    line = ["-m", "training.train", recipe_path, "--data", figure_data, "--device", "cpu", *settings]
-    for count in (1, 2):
-        done = torchrun(*line, "--output", tmp_path / str(count), processes=count)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("next: lbkit export") == 1
-    stopped = torchrun(*line, "--output", tmp_path / "mixed", "--max-minutes", "0.01", processes=2)
-    assert stopped.returncode == 0, stopped.stderr
-    assert "run the same line again" in stopped.stdout
-    resumed = torchrun(*line, "--output", tmp_path / "mixed", processes=1)
-    assert resumed.returncode == 0, resumed.stderr
-    first, *others = (_rows(tmp_path / name) for name in ("1", "2", "mixed"))
-    for rows in others:
-        assert [row["seen"] for row in rows] == [row["seen"] for row in first]
-        for name in ("train_loss_fixed", "val_loss_visible", "train_pck@0.05", "val_pck@0.10"):
-            found, expected = ([float(row[name]) for row in table] for table in (rows, first))
-            assert found == pytest.approx(expected, rel=0.02, abs=1e-3)
-    assert load_checkpoint(tmp_path / "2" / "last.safetensors").training["processes"] == 2
-
-
-def _rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "curves.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:

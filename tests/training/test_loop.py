@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from torch import nn
 
 from lbkit.errors import CheckpointError, ConfigError
 from lbkit.models.checkpoint import load_checkpoint, state_sha256
-from training.config import Augmentation, Recipe, read_recipe
+from training.config import Recipe, read_recipe
 from training.ema import MovingAverage
 from training.loop import Trainer
 from training.precision import choose_precision
@@ -136,26 +135,6 @@ def test_a_run_starts_from_a_checkpoint(recipe_path: Path, figure_data: Path, tm
     assert story["started_from"]["recipe"]["epochs"] == 1
     assert story["recipe"]["init_from"] == "best.safetensors"
     assert str(tmp_path) not in str(story)
-
-
-@pytest.mark.slow
-def test_eight_people_are_learnt_by_heart(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
-    items = [field.name for field in dataclasses.fields(Augmentation)]
-    quiet = "{" + ", ".join(f"{item}=0" for item in items) + "}"
-    settings = [
-        "epochs=10",
-        "batch_size=8",
-        "input_height=128",
-        "input_width=96",
-        "learning_rate=0.003",
-        "ema_decay=0.9",
-        f"augmentation={quiet}",
-    ]
-    settings.append('sources=[{name="figures", annotations="annotations.json", images=".", repeat=24}]')
-    trainer = trainer_for(read_recipe(recipe_path, settings=settings), figure_data, tmp_path / "run")
-    trainer.run()
-    trainer.validation = trainer.training  # nothing varies, so these are the plain crops
-    assert trainer.validate()["val_pck@0.05"] == 1.0
 
 
 def test_the_average_follows_by_its_formula() -> None:
