@@ -118,14 +118,14 @@ def read_coco(path: Path, *, keypoints: KeypointSchema = LOWER_BODY_6) -> CocoFi
     Raises:
         AnnotationError: It cannot be read, is not JSON or not COCO, or two images share an id.
     """
-    content = _load(path)
-    images = _images(content, path)
+    content = load_coco_json(path)
+    images = image_entries(content, path)
     persons: list[CocoPerson] = []
     skipped: Counter[str] = Counter()
     rejected: list[RejectedAnnotation] = []
     seen: set[int] = set()
     for entry in content["annotations"]:
-        problem = _problem(entry, images, seen)
+        problem = annotation_problem(entry, images, seen)
         if problem:
             skipped[problem] += 1
             rejected += _rejected(entry, images, problem)
@@ -135,7 +135,12 @@ def read_coco(path: Path, *, keypoints: KeypointSchema = LOWER_BODY_6) -> CocoFi
     return CocoFile(path, images, persons, dict(skipped), rejected)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_coco_json(path: Path) -> dict[str, Any]:
+    """Return the content of an annotation file that has its two lists, `images` and `annotations`.
+
+    Raises:
+        AnnotationError: It cannot be read, is not JSON or not COCO.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -152,7 +157,12 @@ def _load(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _images(content: Mapping[str, Any], path: Path) -> dict[int, CocoImage]:
+def image_entries(content: Mapping[str, Any], path: Path) -> dict[int, CocoImage]:
+    """Return the image entries of a file's content by id.
+
+    Raises:
+        AnnotationError: An entry lacks an id or a name, or two share an id.
+    """
     images: dict[int, CocoImage] = {}
     for index, entry in enumerate(content["images"]):
         is_table = isinstance(entry, dict)
@@ -173,7 +183,8 @@ def _size(entry: Mapping[str, Any]) -> ImageSize | None:
     return ImageSize(height, width)
 
 
-def _problem(entry: Any, images: Mapping[int, CocoImage], seen: set[int]) -> str | None:
+def annotation_problem(entry: Any, images: Mapping[int, CocoImage], seen: set[int]) -> str | None:
+    """Return why an annotation cannot be used, or None; `seen` holds the ids used before."""
     if not isinstance(entry, dict) or not _is_id(entry.get("id")):
         return "no integer id"
     if entry["id"] in seen:
@@ -205,7 +216,8 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
+    """Tell a finite number that a float holds from anything else; a truth value is none."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:
@@ -215,7 +227,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_box(bbox: Any) -> bool:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_finite_number(value) for value in bbox):
         return False
     return bool(bbox[2] > 0 and bbox[3] > 0)
 
@@ -226,7 +238,7 @@ def _has_usable_keypoints(entry: Mapping[str, Any]) -> bool:
         return True
     if not isinstance(values, list) or len(values) != COCO_JOINTS * 3:
         return False
-    return all(_is_number(value) for value in values) and all(v in (0, 1, 2) for v in values[2::3])
+    return all(is_finite_number(value) for value in values) and all(v in (0, 1, 2) for v in values[2::3])
 
 
 def _person(entry: Mapping[str, Any], keypoints: KeypointSchema) -> CocoPerson:
@@ -234,7 +246,7 @@ def _person(entry: Mapping[str, Any], keypoints: KeypointSchema) -> CocoPerson:
     flat = entry.get("keypoints") or [0] * (COCO_JOINTS * 3)
     triples = np.asarray(flat, dtype=np.float64).reshape(COCO_JOINTS, 3)[list(keypoints.coco_indices)]
     area = entry.get("area")
-    has_area = _is_number(area) and float(area or 0) > 0
+    has_area = is_finite_number(area) and float(area or 0) > 0
     return CocoPerson(
         ann_id=entry["id"],
         image_id=entry["image_id"],
