@@ -12,16 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.core.coco import CocoImage, CocoPerson, read_coco
+from lbkit.core.coco import CocoImage, CocoPerson, is_outside, read_coco
 from lbkit.core.geometry import FloatArray
 from lbkit.errors import AnnotationError, ConfigError
 from training.config import SYNTHETIC, Recipe, Source
 
 log = logging.getLogger(__name__)
-
-OUTSIDE_PX = 1.0
-"""COCO's joints lie up to a pixel outside their picture; farther out they are mistakes."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Annotated:
@@ -120,9 +116,8 @@ def _visibility_inside(person: CocoPerson, image: CocoImage) -> NDArray[np.int64
     """Return v with 0 for joints outside the picture, where the file tells the picture's size."""
     if image.size is None:
         return person.visibility
-    last = np.array([image.size.width, image.size.height]) - 1 + OUTSIDE_PX
-    inside = ((person.joints_xy >= -OUTSIDE_PX) & (person.joints_xy <= last)).all(axis=1)
-    return np.where(inside, person.visibility, 0)
+    size_xy = np.array([image.size.width, image.size.height], dtype=np.float64)
+    return np.where(is_outside(person.joints_xy, size_xy), 0, person.visibility)
 
 
 def _figures(source: Source) -> list[Annotated]:

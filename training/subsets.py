@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TextIO, get_args
 import numpy as np
 
 from lbkit import __version__
-from lbkit.core.coco import CocoImage, annotation_problem, image_entries, is_finite_number, load_coco_json
+from lbkit.core.coco import CocoImage, annotation_problem, image_entries, is_finite_number, is_outside, load_coco_json
 from lbkit.core.files import atomic_path, refuse_overwrite
 from lbkit.core.keypoints import COCO_JOINTS, LOWER_BODY_6
 from lbkit.errors import AnnotationError, ConfigError, InputError, OutputError
@@ -351,9 +351,8 @@ def _label_counts(persons: Sequence[Mapping[str, Any]], images: Sequence[Mapping
     sizes_xy = np.array([sizes[person["image_id"]] for person in persons])[:, None]
     joints_xy, visibility = points[..., :2], points[..., 2]
     is_labelled = visibility > 0
-    # Where the size is not known it is NaN, and every comparison with it is false.
-    is_outside = is_labelled & ((joints_xy < -0.5) | (joints_xy > sizes_xy - 0.5)).any(axis=-1)
-    masks = (is_labelled, visibility == 2, visibility == 1, is_outside)
+    outside = is_labelled & is_outside(joints_xy, sizes_xy)
+    masks = (is_labelled, visibility == 2, visibility == 1, outside)
     counts = np.stack([mask.sum(axis=0) for mask in masks], axis=-1).tolist()
     joints = {name: JointCount(*row) for name, row in zip(COCO_JOINT_NAMES, counts, strict=True)}
     stated = [person.get("num_keypoints") for person in persons]
@@ -362,8 +361,8 @@ def _label_counts(persons: Sequence[Mapping[str, Any]], images: Sequence[Mapping
         for number, count in zip(stated, is_labelled.sum(axis=1).tolist(), strict=True)
     )
     warnings = {
-        OUTSIDE_JOINTS: int(is_outside.sum()),
-        OUTSIDE_PERSONS: int(is_outside.any(axis=1).sum()),
+        OUTSIDE_JOINTS: int(outside.sum()),
+        OUTSIDE_PERSONS: int(outside.any(axis=1).sum()),
         DIFFERENT_COUNT: differing,
         UNSIZED_IMAGES: sum(math.isnan(width) for width, _ in sizes.values()),
     }

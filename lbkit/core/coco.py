@@ -135,6 +135,16 @@ def read_coco(path: Path, *, keypoints: KeypointSchema = LOWER_BODY_6) -> CocoFi
     return CocoFile(path, images, persons, dict(skipped), rejected)
 
 
+def is_outside(joints_xy: NDArray[np.float64], sizes_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which (…, 2) joints lie off their image, which reaches from (-0.5, -0.5) to (W - 0.5, H - 0.5).
+
+    Args:
+        joints_xy: (…, 2) image pixels.
+        sizes_xy: (…, 2) width and height; NaN where they are not known, which puts no joint outside.
+    """
+    return np.asarray(((joints_xy < -0.5) & ~np.isnan(sizes_xy) | (joints_xy > sizes_xy - 0.5)).any(axis=-1))
+
+
 def load_coco_json(path: Path) -> dict[str, Any]:
     """Return the content of an annotation file that has its two lists, `images` and `annotations`.
 

@@ -40,7 +40,8 @@ class FlipAveraged:
         straight = self._heatmaps(crops)
         mirrored = self._heatmaps(np.ascontiguousarray(crops[:, :, ::-1]))
         order = list(self.contract.keypoints.flip_order)
-        return ModelOutput(heatmaps=(straight + mirrored[:, order, :, ::-1]) / 2, keypoints=None)
+        mean = np.float32(0.5) * (straight + mirrored[:, order, :, ::-1])
+        return ModelOutput(heatmaps=mean, keypoints=None)
 
     def _heatmaps(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         heatmaps = self._backend.run(crops).heatmaps
