@@ -1,4 +1,4 @@
-"""Get COCO and cut it down: `python -m training.data download`, then `python -m training.data subset`."""
+"""Get COCO, cut it down, and let a teacher check labels: `python -m training.data download|subset|teach`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from urllib.parse import urlsplit
 import click
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from lbkit.cli.main import INTERRUPTED
 from lbkit.cli.messages import plain_line
@@ -28,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Training data: the official COCO archives, and subsets of annotation files by rule."""
+    """Training data: the official COCO archives, subsets of annotation files by rule, labels checked by a teacher."""
 
 
 @main.command()
@@ -109,6 +117,44 @@ def subset(
     click.echo(f"wrote {output}")
 
 
+@main.command()
+@click.argument("annotations", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--images", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option(
+    "--teacher",
+    "teacher_path",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="MOVENET.onnx",
+    help="MoveNet single pose: int32 (1, S, S, 3) in, (1, 1, 17, 3) out.",
+)
+@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json")
+@force_option
+@click.pass_context
+def teach(
+    ctx: click.Context, annotations: Path, *, images: Path, teacher_path: Path, output: Path, force: bool
+) -> None:
+    """Write a COCO file again with unlabelled joints filled in, as v = 1, and labels a teacher contradicts taken out."""
+    from training.teacher import MoveNet
+    from training.teacher import teach as hear
+
+    console = Console(stderr=True)
+    _start_logging(console)
+    with _errors_as_lines(ctx, on_interrupt="nothing was written"), _Progress(console, unit="people") as watch:
+        done = hear(
+            annotations,
+            output,
+            images=images,
+            teacher=MoveNet(teacher_path),
+            teacher_name=teacher_path.name,
+            force=force,
+            watch=lambda people, total: watch(annotations.name, people, total),
+        )
+    for what, count in done.items():
+        click.echo(f"{what:<24}{count:>10,}")
+    click.echo(f"wrote {output}")
+
+
 def _lines(report: SubsetReport) -> Iterator[str]:
     yield f"{report.source}, rule {report.rule.name}"
     yield from _rows("annotations", report.annotations, kept=report.persons, left_out=report.left_out)
@@ -156,10 +202,17 @@ class _Progress:
 
     Args:
         console: Where stderr goes.
+        unit: What is counted: "bytes", or anything that a log line should name.
     """
 
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    def __init__(self, console: Console, *, unit: str = "bytes") -> None:
+        bytes_columns = (DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *(bytes_columns if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))),
+        )
+        self._unit = unit
         is_shown = console.is_terminal
         self._bars = Progress(*columns, TimeRemainingColumn(), console=console) if is_shown else None
         self._tasks: dict[str, Any] = {}
@@ -188,7 +241,8 @@ class _Progress:
         tenth = 10 * done // max(total, 1)
         if tenth != self._tenths.get(what):
             self._tenths[what] = tenth
-            log.info("%s: %d %%, %.1f of %.1f MB", what, 10 * tenth, done / 1e6, total / 1e6)
+            share = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if self._unit == "bytes" else f"{done} of {total}"
+            log.info("%s: %d %%, %s", what, 10 * tenth, share)
 
 
 if __name__ == "__main__":

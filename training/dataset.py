@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,12 +12,12 @@ from torch.utils.data import Dataset, Sampler
 from lbkit.core.codec import encode_heatmaps
 from lbkit.core.contract import HeatmapSpec, ModelContract
 from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
-from lbkit.errors import ImageReadError
 from lbkit.evaluation.pck import box_heights_px
 from training.augment import ColorVariation, Person, varied_transform, vary_framing
 from training.config import Augmentation, Recipe
 from training.distributed import ALONE, Processes
 from training.people import Annotated
+from training.pictures import read_annotated
 
 FIGURE_SIZE = ImageSize(320, 240)
 
@@ -107,13 +106,8 @@ class CropDataset(Dataset[dict[str, Tensor]]):
 
             figure = random_figure(rng, size=FIGURE_SIZE)
             return Person(figure.image, figure.box_xyxy, figure.joints_xy, figure.joints_visible > 0)
-        # Orientation tags are ignored as COCO's annotators' pictures were; training files are plain JPEGs.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imread(str(entry.image_path), flags)
-        if image is None:
-            raise ImageReadError("is not a picture that OpenCV reads", where=entry.image_path)
-        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return Person(rgb, entry.box_xyxy, entry.joints_xy, entry.visibility > 0)  # type: ignore[arg-type]
+        rgb = read_annotated(entry.image_path)
+        return Person(rgb, entry.box_xyxy, entry.joints_xy, entry.visibility > 0)
 
 
 class DrawnBatches(Sampler[list[tuple[int, int]]]):

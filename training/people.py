@@ -19,6 +19,7 @@ from training.config import SYNTHETIC, Recipe, Source
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Annotated:
     """One annotated person on disk; a rendered figure has no path.
