@@ -134,7 +134,7 @@ def subset(
 def teach(
     ctx: click.Context, annotations: Path, *, images: Path, teacher_path: Path, output: Path, force: bool
 ) -> None:
-    """Write a COCO file again with unlabelled joints filled in, as v = 1, and labels a teacher contradicts taken out."""
+    """Write a COCO file again with unlabelled joints filled in, as v = 1, and contradicted labels taken out."""
     from training.teacher import MoveNet
     from training.teacher import teach as hear
 

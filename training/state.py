@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lbkit.core.files import atomic_path
 from lbkit.errors import CheckpointError
+from lbkit.models.checkpoint import save_tensors
 
 PROGRESS_KEY = "lbkit_progress"
 SETTINGS_KEY = "lbkit_settings"
@@ -97,8 +96,7 @@ def save_state(path: Path, state: RunState) -> None:
     tensors |= _optimizer_tensors(state.optimizer)
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     metadata = {PROGRESS_KEY: json.dumps(asdict(state.progress)), SETTINGS_KEY: json.dumps(state.settings)}
-    with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+    save_tensors(path, plain, metadata=metadata)
 
 
 def load_state(path: Path, module: nn.Module, *, average: nn.Module, optimizer: Optimizer) -> RunState:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lbkit.core.contract import CONTRACT_KEY, ModelContract
 from lbkit.core.files import atomic_path
-from lbkit.errors import CheckpointError
+from lbkit.errors import CheckpointError, OutputError
 from lbkit.models.registry import build_model, find_architecture
 
 TRAINING_KEY = "lbkit_training"
@@ -101,8 +101,20 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         CONTRACT_KEY: checkpoint.contract.to_json(),
         TRAINING_KEY: json.dumps(dict(checkpoint.training)),
     }
+    save_tensors(path, checkpoint.state, metadata=metadata)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file atomically; what stood there survives a full disk.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     with atomic_path(path) as temporary:
-        save_file(dict(checkpoint.state), temporary, metadata=metadata)
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(metadata))
+        except SafetensorError as error:  # what its writer makes of an operating system's error
+            raise OutputError(f"cannot be written ({error})", where=path, remedy="make room on the disk") from error
 
 
 def find_checkpoint(name: str) -> Path:

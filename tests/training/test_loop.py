@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +164,14 @@ def test_measuring_the_precision_leaves_the_network_as_it_was() -> None:
     for name, value in module.state_dict().items():
         torch.testing.assert_close(value, before[name])
     assert choose_precision("fp32", module, images=images, targets=targets) == "fp32"
+
+
+def test_the_last_good_state_survives_a_full_disk(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    worker, run = Path(__file__).with_name("full_disk_worker.py"), tmp_path / "run"
+    command = [sys.executable, str(worker), str(recipe_path), str(figure_data), str(run)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "state.safetensors: cannot be written" in done.stdout
+    assert trainer_for(read_recipe(recipe_path), figure_data, run).progress.step == 1
+    assert {path.name for path in run.iterdir()} == {"state.safetensors"}
