@@ -35,7 +35,7 @@ NOTE = (
     "look lower on validation, not a better network: an unlabelled joint adds 0 and the divisor stays 6."
 )
 CROPS_NOTE = "Training is measured on varied crops during the epoch, validation on plain crops after it."
-STAGES_NOTE = "Losses of stages on crops of different sizes are on different scales: they are means over cells."
+STAGES_NOTE = "Stages with another crop size or sigma have losses on another scale: they are means over cells."
 PCK_NOTE = "A joint is right within 0.05 or 0.10 of the height of the person's box made 4:3."
 
 WIDTH_IN, AXES_HEIGHT_IN = 7.0, 2.75
