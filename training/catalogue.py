@@ -18,6 +18,7 @@ from lbkit.core.files import atomic_path
 from lbkit.errors import InputError, LbkitError
 from lbkit.models.checkpoint import Checkpoint, load_checkpoint
 from lbkit.runtime.ort_backend import OrtBackend
+from training.ship import figure_rows
 
 
 def model_rows(exported: Path) -> list[str]:
@@ -44,6 +45,15 @@ def training_rows(checkpoints: Path) -> list[str]:
     """
     rows = ["| model | stages | crops seen | minutes | validation PCK@0.05 |", "|---|---|---|---|---|"]
     return rows + [_training_row(load_checkpoint(path)) for path in _by_name(checkpoints, ".safetensors")]
+
+
+def shipped_figures(checkpoints: Path) -> list[str]:
+    """Return the Markdown table of the figures inside the checkpoints in a folder, as `training.ship` measured them.
+
+    Raises:
+        CheckpointError: A file there is not a checkpoint.
+    """
+    return figure_rows([load_checkpoint(path) for path in _by_name(checkpoints, ".safetensors")])
 
 
 def _training_row(checkpoint: Checkpoint) -> str:
@@ -103,9 +113,9 @@ def main(root: Path) -> None:
         models = model_rows(root / "exported")
         for document in (root / "README.md", root / "exported" / "README.md"):
             rewrite_section(document, "models", lines=models)
-        rewrite_section(
-            root / "training" / "README.md", "shipped", lines=training_rows(root / "training" / "checkpoints")
-        )
+        training, checkpoints = root / "training" / "README.md", root / "training" / "checkpoints"
+        rewrite_section(training, "shipped", lines=training_rows(checkpoints))
+        rewrite_section(training, "figures", lines=shipped_figures(checkpoints))
     except LbkitError as error:
         raise click.ClickException(str(error)) from error
 

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import ModelContract
 from lbkit.core.records import record_to_mapping
-from lbkit.errors import ConfigError
+from lbkit.errors import ConfigError, MissingDependencyError, OutputError
 from lbkit.evaluation.pck import relative_distances
 from lbkit.models.checkpoint import Checkpoint, checkpoint_state, save_checkpoint, state_sha256
 from training.config import Recipe
+from training.curve_figures import refresh_curve_figures
 from training.curves import EventLog, Tally, write_row
 from training.dataset import CropDataset, DrawnBatches, plain_batches
 from training.distributed import ALONE, Processes
@@ -227,7 +228,7 @@ class Trainer:
         self.tally = Tally()
         score = float(np.nan_to_num(figures.get("val_pck@0.05", 0.0)))
         is_best = score >= progress.best_pck
-        if is_best:
+        if score > progress.best_pck:
             progress.best_pck, progress.best_epoch = score, progress.epoch
         progress.start_epoch()
         if self.processes.is_first:
@@ -249,6 +250,10 @@ class Trainer:
 
     def _write_epoch(self, row: Mapping[str, float], *, is_best: bool) -> None:
         write_row(self.paths.curves, row)
+        try:
+            refresh_curve_figures(self.paths.folder)
+        except (MissingDependencyError, OutputError) as error:  # figures are no reason to lose a training
+            log.warning("no figures of the curves: %s", error)
         self._events = self._events or EventLog(self.paths.events, epoch=self.progress.epoch - 1)
         self._events.add(row)
         checkpoint = self._checkpoint({name: value for name, value in row.items() if name.startswith("val_")})

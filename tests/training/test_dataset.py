@@ -108,6 +108,54 @@ def test_legs_only_cuts_the_picture_above_the_hips() -> None:
     assert vary_framing(lying, replace(STILL, legs_only=1), rng=rng) is lying
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_cut_person_ends_at_the_edge_and_loses_what_lies_beyond(seed: int) -> None:
+    person = Person(blobs(), np.array([30.0, 20.0, 95.0, 185.0]), JOINTS, np.array([True] * 5 + [False]))
+    rng = np.random.default_rng(seed)
+    cut = vary_framing(person, replace(STILL, cut_off=1), rng=rng)
+    if cut is person:
+        return
+    height, width = cut.image.shape[:2]
+    left, top, right, bottom = cut.box_xyxy
+    assert cut.labelled.any()
+    assert not cut.labelled[5]
+    is_narrower, is_lower = width < 130, bottom < 185
+    assert is_narrower != is_lower
+    if is_narrower:
+        assert left == 0 or right == width
+    else:
+        assert height in (200, bottom)
+    inside = cut.joints_xy[cut.labelled]
+    assert (inside > [left, top]).all()
+    assert (inside < [min(right, width), min(bottom, height)]).all()
+    # The blobs of joints that are labelled still are where the joints are.
+    for (x, y), color, is_labelled in zip(cut.joints_xy, COLORS, cut.labelled, strict=True):
+        if is_labelled:
+            np.testing.assert_array_equal(cut.image[int(y), int(x)], color)
+
+
+def test_cuts_come_in_all_three_kinds_and_never_leave_nothing() -> None:
+    person = Person(blobs(), np.array([30.0, 20.0, 95.0, 185.0]), JOINTS, np.ones(6, bool))
+    kinds = set()
+    for seed in range(60):
+        cut = vary_framing(person, replace(STILL, cut_off=1), rng=np.random.default_rng(seed))
+        ends_below, covered = cut.image.shape[0] < 200, cut.image.shape == (200, 130, 3) and cut is not person
+        kinds.add("below" if ends_below else "covered" if covered else "unchanged" if cut is person else "side")
+    assert kinds >= {"below", "covered", "side"}
+    nobody = Person(person.image, person.box_xyxy, person.joints_xy, np.zeros(6, bool))
+    for seed in range(20):
+        assert vary_framing(nobody, replace(STILL, cut_off=1), rng=np.random.default_rng(seed)) is nobody
+
+
+def test_few_pixels_lose_detail_and_keep_the_size(recipe_path: Path, tmp_path: Path) -> None:
+    plain = make_dataset(recipe_path, tmp_path, STILL)[0, 3]["image"].float()
+    coarse = make_dataset(recipe_path, tmp_path, replace(STILL, low_resolution=1))[0, 3]["image"].float()
+    assert coarse.shape == plain.shape
+    assert float(coarse.mean()) == pytest.approx(float(plain.mean()), rel=0.02)
+    steps = [float((image[:, :, 1:] - image[:, :, :-1]).abs().max()) for image in (plain, coarse)]
+    assert steps[1] < 0.8 * steps[0]
+
+
 def replace_joints(person: Person, joints: np.ndarray) -> Person:
     return Person(person.image, person.box_xyxy, joints, person.labelled)
 

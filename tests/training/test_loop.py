@@ -175,3 +175,50 @@ def test_the_last_good_state_survives_a_full_disk(recipe_path: Path, figure_data
     assert "state.safetensors: cannot be written" in done.stdout
     assert trainer_for(read_recipe(recipe_path), figure_data, run).progress.step == 1
     assert {path.name for path in run.iterdir()} == {"state.safetensors"}
+
+
+def test_a_run_stops_early_when_validation_does_not_improve(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ["epochs=50", "patience=2", "learning_rate=1e-12", "batch_size=4"]
+    trainer = trainer_for(read_recipe(recipe_path, settings=settings), figure_data, tmp_path / "run")
+    with caplog.at_level("INFO"):
+        assert trainer.run() is not None
+    assert trainer.is_over
+    assert trainer.progress.epoch == trainer.progress.best_epoch + 2 < 50
+    assert "stopped early: no better validation for 2 epochs" in caplog.text
+    again = trainer_for(read_recipe(recipe_path, settings=settings), figure_data, tmp_path / "run")
+    assert again.is_over
+
+
+def test_half_precision_scales_its_loss_and_resumes_so(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_path, settings=["precision=fp16", "clip_norm=100"])
+    trainer_for(recipe, figure_data, tmp_path / "whole").run()
+    stopped = trainer_for(recipe, figure_data, tmp_path / "stopped")
+    stopped.run(max_minutes=1e-6)
+    assert stopped.learner.scaler.is_enabled()
+    resumed = trainer_for(recipe, figure_data, tmp_path / "stopped")
+    assert resumed.learner.precision == "fp16"
+    assert resumed.learner.scaler.state_dict() == stopped.learner.scaler.state_dict()
+    resumed.run()
+    whole, again = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "stopped"))
+    assert whole.training["precision"] == "fp16"
+    assert all(torch.isfinite(value).all() for value in whole.state.values())
+    assert state_sha256(whole.state) == state_sha256(again.state)
+
+
+def test_tensorboard_and_figures_show_the_run(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    trainer_for(read_recipe(recipe_path), figure_data, run).run()
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    rows = _curves(run)
+    for tag, column in {"pck@0.05/val": "val_pck@0.05", "loss_fixed/train": "train_loss_fixed"}.items():
+        shown = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert [step for step, _ in shown] == [1, 2]
+        assert [value for _, value in shown] == pytest.approx([float(row[column]) for row in rows], rel=1e-6)
+    for name in ("curves-loss.png", "curves-pck.png"):
+        assert (run / name).stat().st_size > 5_000
+    assert all(0 <= float(row["waiting"]) <= 1 and float(row["images_per_s"]) > 0 for row in rows)
