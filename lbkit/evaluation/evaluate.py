@@ -150,6 +150,7 @@ def evaluate_results(path: Path, truth: Truth, *, norm: PckNorm = "box") -> tupl
         backend="results",
         provider=None,
         decoder=None,
+        is_own_decoder=True,
         precision=None,
         weights_sha256=None,
         flip=False,
@@ -195,7 +196,15 @@ def _judge_annotated(
         legs_xy = keypoints[count:][legs_used][..., :2]
         subject = _subject(candidate, boxes=ANNOTATED_BOXES, matching=OWN_BOX)
         judged.append(
-            _judged(subject, used, own[..., :2], detections, norm=norm, legs=(kept_legs, legs_xy), seconds=seconds)
+            _judged(
+                subject,
+                used,
+                own[..., :2],
+                detections,
+                norm=norm,
+                legs=(kept_legs, legs_xy),
+                walk=(seconds, len(keypoints)),
+            )
         )
     return judged, used
 
@@ -220,7 +229,7 @@ def _judge_found(
         matches = match_people(used.people, detections, rule="box")
         found_xy = matched_keypoints(detections, matches, joints=len(LOWER_BODY_6))
         subject = _subject(candidate, boxes=file.name, matching=MATCH_TEXTS["box"])
-        judged.append(_judged(subject, used, found_xy, detections, norm=norm, seconds=seconds))
+        judged.append(_judged(subject, used, found_xy, detections, norm=norm, walk=(seconds, len(keypoints))))
     return judged, used
 
 
@@ -240,6 +249,7 @@ def _subject(candidate: Candidate, *, boxes: str, matching: str) -> Subject:
         backend=candidate.backend,
         provider=candidate.provider,
         decoder=candidate.estimator.decoder,
+        is_own_decoder=candidate.estimator.decoder == contract.heatmap.decoder,
         precision=contract.precision,
         weights_sha256=contract.weights_sha256,
         flip=candidate.flip,
@@ -256,7 +266,7 @@ def _judged(
     *,
     norm: PckNorm,
     legs: tuple[LegsOnly, NDArray[np.float64]] | None = None,
-    seconds: float | None = None,
+    walk: tuple[float, int] | None = None,
 ) -> Judged:
     people = truth.people
     if not len(people):
@@ -282,6 +292,7 @@ def _judged(
         oks=oks_figures(truth, detections),
         slices=(*framing, *scores.slices(found_xy)),
         worst=scores.worst(found_xy),
-        model_seconds=seconds,
+        model_seconds=None if walk is None else walk[0],
+        crops=0 if walk is None else walk[1],
     )
     return Judged(evaluation, people, found_xy)

@@ -134,6 +134,7 @@ class Subject:
         backend: "ort", "torch" or "results".
         provider: Where it ran; None for a result file.
         decoder: How heatmaps became joints; None for a result file.
+        is_own_decoder: Whether that is the contract's way.
         precision: The contract's; None for a result file.
         weights_sha256: The contract's; None for a result file.
         flip: Whether it averaged over the mirror image.
@@ -146,6 +147,7 @@ class Subject:
     backend: str
     provider: str | None
     decoder: str | None
+    is_own_decoder: bool
     precision: str | None
     weights_sha256: str | None
     flip: bool
@@ -169,6 +171,7 @@ class Evaluation:
         slices: Groups of people.
         worst: The worst people, worst first.
         model_seconds: Time inside the model, with decoding; None for a result file.
+        crops: How many crops that time was for.
     """
 
     subject: Subject
@@ -182,6 +185,7 @@ class Evaluation:
     slices: tuple[SliceFigures, ...]
     worst: tuple[WorstPerson, ...]
     model_seconds: float | None
+    crops: int
 
     def pck(self, threshold: float = MAIN_THRESHOLD, *, rule: Rule = MAIN_RULE) -> Estimate:
         """Return PCK at one of the thresholds."""
