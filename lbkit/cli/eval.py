@@ -177,7 +177,7 @@ def _judge(request: _Request, options: Any) -> tuple[list[Judged], Truth]:
         return [judged], truth
     boxes = None if request.boxes == ANNOTATED_BOXES else Path(request.boxes)
     candidates = load_candidates(request.models or default_models(options.backend), options)
-    with _progress(len(truth.image_ids)) as on_image:
+    with _progress(len(set(truth.people.image_ids.tolist()))) as on_image:
         return evaluate_models(
             candidates,
             truth,

@@ -109,8 +109,10 @@ def evaluate_models(
         AnnotationError: Too many photographs are missing, or the file of boxes cannot be used.
         ModelError: A model put out something that is not a finite number.
     """
-    truth = without_missing_images(truth, allowed_share=options.allow_missing)
     boxes = None if options.boxes is None else read_found_boxes(options.boxes, truth)
+    looked_at = set(truth.people.image_ids.tolist()) | set([] if boxes is None else boxes.image_ids.tolist())
+    truth = without_missing_images(truth, looked_at, allowed_share=options.allow_missing)
+    boxes = None if boxes is None else boxes.on_images(truth.image_ids)
     legs = legs_only(truth.people)
     targets = _annotated_targets(truth, legs) if boxes is None else _found_targets(boxes)
     walked = run_targets(
@@ -120,7 +122,7 @@ def evaluate_models(
         sizes={image_id: truth.coco.images[image_id].size for image_id in truth.image_ids},
         on_image=on_image,
     )
-    check_missing(walked.bad_images, truth.image_ids, truth=truth, allowed_share=options.allow_missing)
+    check_missing(walked.bad_images, looked_at, truth=truth, allowed_share=options.allow_missing)
     if options.boxes is None or boxes is None:
         return _judge_annotated(candidates, truth, walked, legs, norm=options.norm)
     return _judge_found(candidates, truth, walked, boxes, file=options.boxes, norm=options.norm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class FoundBoxes:
     boxes_xyxy: NDArray[np.float64]
     scores: NDArray[np.float64]
     skipped: Mapping[str, int]
+
+    def on_images(self, image_ids: Collection[int]) -> FoundBoxes:
+        """Return the boxes on some of the images."""
+        rows = np.isin(self.image_ids, np.array(list(image_ids), np.int64))
+        return FoundBoxes(self.image_ids[rows], self.boxes_xyxy[rows], self.scores[rows], self.skipped)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

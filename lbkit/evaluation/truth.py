@@ -165,13 +165,19 @@ def is_scored(person: CocoPerson) -> bool:
     return not person.is_crowd and bool((person.visibility[:_LEGS] > 0).any())
 
 
-def without_missing_images(truth: Truth, *, allowed_share: float = DEFAULT_ALLOWED_MISSING) -> Truth:
-    """Return the truth without the photographs whose file is not there.
+def without_missing_images(
+    truth: Truth, needed: Collection[int], *, allowed_share: float = DEFAULT_ALLOWED_MISSING
+) -> Truth:
+    """Return the truth without the photographs whose file is needed and not there.
+
+    Args:
+        truth: The annotated people.
+        needed: Ids of the images that will be read; one on which nobody is looked for need not be there.
+        allowed_share: So many of the needed ones may be missing.
 
     Raises:
         AnnotationError: There are none at all, or more than the allowed share is missing.
     """
-    needed = truth.image_ids
     missing = {image_id: MISSING for image_id in needed if not truth.image_path(image_id).is_file()}
     check_missing(missing, needed, truth=truth, allowed_share=allowed_share)
     return truth.without_images(missing)

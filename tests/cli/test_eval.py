@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +208,17 @@ def test_missing_images_fail_unless_allowed(evaluate: Eval, model: Path, root: P
     assert outcome.code == 0
     assert outcome.record["models"][0]["data"]["skipped"] == {"image file missing": 1}
     assert "left out: image file missing: 1" in outcome.err
+
+
+def test_onnx_files_are_judged_without_pytorch(model: Path, root: Path) -> None:
+    script = (
+        "import sys; from lbkit.cli.main import run\n"
+        f"assert run(['eval', {str(model)!r}, '--coco', {str(root)!r}, '-q']) == 0\n"
+        f"assert run(['info', {str(model)!r}]) == 0\n"
+        "print([name for name in ('torch', 'torchvision', 'onnx') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_provider_that_is_not_there_is_an_error(evaluate: Eval, model: Path) -> None:

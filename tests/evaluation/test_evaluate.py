@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,7 +90,8 @@ def test_what_cannot_be_used_is_counted_by_reason(
     candidates: list[Candidate], make: Callable[..., Path], roots: ModuleType
 ) -> None:
     outside = roots.RootPerson(9, bbox=(500.0, 500.0, 50.0, 50.0))
-    folder = make(*(roots.RootPerson(number) for number in range(1, 9)), outside)
+    folder = make(*(roots.RootPerson(number) for number in range(1, 9)), outside, images=(50,))
+    (folder / "val2017" / "000050.png").unlink()  # nobody is looked for there
     images = folder / "val2017"
     (images / "000001.png").unlink()
     (images / "000002.png").write_bytes(b"no picture")
@@ -97,7 +99,7 @@ def test_what_cannot_be_used_is_counted_by_reason(
     judged, truth = judge(candidates, folder)
     assert truth.skipped == {MISSING: 1, UNREADABLE: 1, OTHER_SIZE: 1, BOX_UNUSABLE: 1}
     assert judged.evaluation.data.persons == 5
-    assert judged.evaluation.data.images == 6
+    assert judged.evaluation.data.images == 7
     assert judged.evaluation.oks.ap == pytest.approx(1.0)
     assert judged.evaluation.oks.ignored == 1
     assert judged.evaluation.pck().value == 1.0
@@ -183,6 +185,10 @@ def test_found_boxes_are_matched_and_who_is_not_found_is_wrong(
         "result of another category": 1,
     }
     assert not any(figures.kind == "framing" for figures in evaluation.slices)
+    (folder / "val2017" / "000002.png").unlink()
+    without_an_image = judge(candidates, folder, replace(options, allow_missing=0.3))[0].evaluation
+    assert without_an_image.pck(0.05).value == pytest.approx(1 / 3)
+    assert without_an_image.oks.detections == 2
     assert [person.mean_distance for person in evaluation.worst[:2]] == [None, None]
 
 
