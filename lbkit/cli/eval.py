@@ -158,7 +158,8 @@ def _checked(request: _Request, *, backend: str | None) -> _Request:
         raise click.UsageError("--results stands alone: it takes neither MODEL nor --boxes.")
     if not request.write_card:
         return request
-    if request.results is not None or backend == "torch":
+    has_checkpoint = any(model.endswith(".safetensors") for model in request.models)
+    if request.results is not None or backend == "torch" or has_checkpoint:
         raise click.UsageError("--write-card needs ONNX files.")
     if request.limit is not None:
         raise click.UsageError("--write-card measures all images; leave out --limit.")

@@ -110,7 +110,7 @@ def read_found_keypoints(path: Path, truth: Truth) -> FoundKeypoints:
         entries,
         truth,
         lambda entry: _keypoints_problem(entry, joints),
-        lambda entry: (entry.get("ann_id"), *entry["keypoints"]),
+        lambda entry: (entry["ann_id"] if _is_id(entry.get("ann_id")) else None, *entry["keypoints"]),
     )
     if not kept:
         raise AnnotationError(

@@ -179,6 +179,7 @@ def test_results_of_infer_are_judged_as_the_model_is(evaluate: Eval, model: Path
     [
         (["--results", "x.json", "toy.onnx"], 2, "--results stands alone"),
         (["--results", "x.json", "--write-card"], 2, "--write-card needs ONNX files"),
+        (["--write-card", "cnn.safetensors"], 2, "--write-card needs ONNX files"),
         (["--write-card", "--limit", "3"], 2, "leave out --limit"),
         (["--write-card", "--backend", "torch"], 2, "--write-card needs ONNX files"),
         (["--min-pck", "1.5"], 2, "not in the range"),

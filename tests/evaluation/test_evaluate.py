@@ -258,6 +258,7 @@ def test_results_with_boxes_are_matched_by_them(make: Callable[..., Path], roots
         ('[{"image_id": 1, "keypoints": [1, 2, 3], "score": 1}]', "17 or 6 joints, got lists of 3 numbers"),
         ('[{"image_id": 1, "keypoints": %s, "score": 1}]' % ([0] * 78), "got lists of 78 numbers"),
         ('[{"image_id": 77, "keypoints": %s, "score": 1}]' % ([0] * 18), "nobody on the scored images .*another image"),
+        ('[{"image_id": 77, "ann_id": [1], "keypoints": %s, "score": 1}]' % ([0] * 18), "result for another image: 1"),
         ('[{"image_id": 1, "keypoints": %s}]' % ([0] * 18), "nobody on the scored images .*broken result: 1"),
         ('[{"image_id": 1, "keypoints": [%sNaN], "score": 1}]' % ("0," * 17), "broken result: 1"),
     ],
