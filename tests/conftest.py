@@ -30,6 +30,12 @@ def toys() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def roots() -> ModuleType:
+    """The module `tests/toy_roots.py`: `write_root`, `RootPerson` and its constants."""
+    return _load_neighbour("toy_roots")
+
+
+@pytest.fixture(scope="session")
 def toy_model(toys: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy model that takes uint8 pixels and puts out heatmaps, named `toy.onnx` in a folder of its own."""
     return toys.save_toy_model(tmp_path_factory.mktemp("toys") / "toy.onnx")

@@ -114,6 +114,38 @@ def test_shipped_models_are_as_good_as_their_contract_says(path: Path, root: Coc
     assert persons.pck(0.05, min_visibility=2) == pytest.approx(figures["pck@0.05 v=2"].value, abs=0.002)
 
 
+def test_eval_is_a_gate_on_the_shipped_cnn(root: CocoRoot, capsys: pytest.CaptureFixture[str]) -> None:
+    """PyTorch and ONNX give the same figures, those of a plain count, and the limits hold on forty photographs."""
+    pytest.importorskip("pycocotools")
+    models = [
+        str(REPOSITORY / "exported" / "cnn.onnx"),
+        str(REPOSITORY / "training" / "checkpoints" / "cnn.safetensors"),
+    ]
+    limits = ["--limit", "40", "--min-pck", "0.15", "--min-ap", "0.02"]
+    assert run(["eval", *models, "--coco", str(root.folder), *limits, "--json"]) == 0
+    in_ort, in_torch = json.loads(capsys.readouterr().out)["models"]
+    for rule, estimates in in_ort["curve"].items():
+        for found, expected in zip(estimates, in_torch["curve"][rule], strict=True):
+            assert found["value"] == pytest.approx(expected["value"], abs=0.001)
+    assert in_ort["oks"]["ap"] == pytest.approx(in_torch["oks"]["ap"], abs=0.001)
+    assert in_ort["data"]["images"] == 40
+    assert run(["eval", models[0], "--coco", str(root.folder), "--limit", "5", "--min-pck", "0.99", "-q"]) == 3
+
+
+def test_eval_counts_as_training_does(root: CocoRoot, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pycocotools")
+    persons = evaluate_persons(load_model(SHIPPED[0]), root)
+    assert run(["eval", str(SHIPPED[0]), "--coco", str(root.folder), "--json", "-q"]) == 0
+    evaluation = json.loads(capsys.readouterr().out)["models"][0]
+    for place, threshold in enumerate(evaluation["thresholds"]):
+        assert evaluation["curve"]["v>0"][place]["value"] == pytest.approx(persons.pck(threshold), abs=1e-6)
+        assert evaluation["curve"]["v=2"][place]["value"] == pytest.approx(
+            persons.pck(threshold, min_visibility=2), abs=1e-6
+        )
+        whole = persons.fully_labelled()
+        assert evaluation["curve"]["all six"][place]["value"] == pytest.approx(whole.pck(threshold), abs=1e-6)
+
+
 def test_infer_writes_coco_results_that_pycocotools_scores(root: CocoRoot, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO

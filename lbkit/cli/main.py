@@ -19,9 +19,11 @@ from lbkit.errors import LbkitError, MissingDependencyError
 
 COMMANDS = {
     "doctor": "lbkit.cli.doctor:doctor",
+    "eval": "lbkit.cli.eval:evaluate",
     "export": "lbkit.cli.export:export",
     "figures": "lbkit.cli.figures:figures",
     "infer": "lbkit.cli.infer:infer",
+    "info": "lbkit.cli.info:info",
 }
 """Where each command lives. Such a module imports at its top only click, the standard library and lbkit.errors."""
 

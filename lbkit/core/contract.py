@@ -113,6 +113,8 @@ class Figure:
         data: Name of the data it was measured on.
         persons: How many persons counted.
         date: ISO date of the measurement.
+        interval: Bounds of its 95 % interval, None where none was made.
+        data_sha256: Hash of the annotation file it was measured by, None where it was not kept.
     """
 
     metric: str
@@ -120,6 +122,9 @@ class Figure:
     data: str
     persons: int
     date: str
+    # Files of contract version 1 that lack what follows are read as before, so the version stays.
+    interval: tuple[float, float] | None = None
+    data_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

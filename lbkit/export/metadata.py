@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -22,11 +20,6 @@ def embed_contract(model: onnx.ModelProto, contract: ModelContract) -> None:
     """Write the contract into the model's metadata, and lbkit as its producer."""
     model.producer_name, model.producer_version = "lbkit", __version__
     onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
-
-
-def sidecar_path(path: Path) -> Path:
-    """Return where the JSON of an ONNX file lies: beside it, under the same name."""
-    return path.with_suffix(".json")
 
 
 def sidecar_record(
@@ -55,11 +48,6 @@ def sidecar_record(
     }
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as JSON, one line for each field of the first two levels."""
-    path.write_text(_laid_out(record, depth=2) + "\n", encoding="utf-8")
-
-
 def _versions(*, simplified: bool) -> dict[str, str]:
     versions = {
         "lbkit": __version__,
@@ -69,13 +57,3 @@ def _versions(*, simplified: bool) -> dict[str, str]:
         "onnxruntime": import_onnxruntime().__version__,
     }
     return versions | ({"onnxsim": importlib.metadata.version("onnxsim")} if simplified else {})
-
-
-def _laid_out(value: Any, *, depth: int, indent: str = "") -> str:
-    if depth == 0 or not isinstance(value, Mapping) or not value:
-        return json.dumps(value)
-    inner = indent + "  "
-    fields = [
-        f"{inner}{json.dumps(key)}: {_laid_out(item, depth=depth - 1, indent=inner)}" for key, item in value.items()
-    ]
-    return "{\n" + ",\n".join(fields) + "\n" + indent + "}"

@@ -17,11 +17,12 @@ from torch import nn
 
 from lbkit.core.contract import ModelContract, OutputName
 from lbkit.core.files import atomic_path, refuse_overwrite
+from lbkit.core.sidecar import sidecar_path, write_sidecar
 from lbkit.errors import CheckpointError, OutputError
 from lbkit.export.figures import figure_crops
 from lbkit.export.golden import golden_record
 from lbkit.export.graph import DeploymentGraph
-from lbkit.export.metadata import embed_contract, sidecar_path, sidecar_record, write_json
+from lbkit.export.metadata import embed_contract, sidecar_record
 from lbkit.export.onnx_export import drop_outputs, export_graph
 from lbkit.export.options import ExportOptions
 from lbkit.export.simplify import simplify_graph
@@ -126,7 +127,7 @@ def export_model(
             agreement=agreement,
             seconds=clock.seconds,
         )
-        write_json(json_file, _sidecar(report, options, golden_record(crops, reference, contract.heatmap)))
+        write_sidecar(json_file, _sidecar(report, options, golden_record(crops, reference, contract.heatmap)))
     return report
 
 
