@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,9 @@ class Tally:
         return cls(fixed, visible, [arrays["distances"]], [arrays["counted"]])
 
     def row(self, prefix: str) -> dict[str, float]:
-        """Return the means as part of a row of the curve file."""
+        """Return the means as part of a row of the curve file; NaN where nothing was counted."""
+        if not self.distances:
+            return dict.fromkeys((f"{prefix}_{figure}" for figure in FIGURES), math.nan)
         distances, counted = np.concatenate(self.distances), np.concatenate(self.counted)
         return {
             f"{prefix}_loss_fixed": float(np.mean(self.loss_fixed)),

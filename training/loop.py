@@ -27,9 +27,9 @@ from training.curves import EventLog, Tally, write_row
 from training.dataset import CropDataset, DrawnBatches, plain_batches
 from training.distributed import ALONE, Processes
 from training.learner import Learner
-from training.people import SourcePeople
+from training.people import SourcePeople, people_sha256
 from training.schedule import learning_rate
-from training.state import Progress, RunState, load_state, save_state
+from training.state import Progress, RunState, load_state, read_settings, save_state
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Trainer:
         processes: This process among those of the run.
 
     Raises:
-        ConfigError: The batch cannot be shared equally by the processes.
+        ConfigError: The batch cannot be shared equally by the processes, or is larger than an epoch.
     """
 
     def __init__(
@@ -101,17 +101,14 @@ class Trainer:
         facts: Mapping[str, Any],
         processes: Processes = ALONE,
     ) -> None:
-        if recipe.batch_size % processes.count:
-            raise ConfigError(
-                f"a batch of {recipe.batch_size} cannot be shared equally by {processes.count} processes",
-                remedy=f"--set batch_size={-(-recipe.batch_size // processes.count) * processes.count}",
-            )
         self.recipe, self.contract, self.sources, self.processes = recipe, contract, sources, processes
         self.paths, self.facts = RunPaths(folder), dict(facts)
         self.learner = Learner(recipe, module, contract=contract, device=device, processes=processes)
         self.progress, self.tally = Progress(), Tally()
         people = [person for part in sources for person in part.training]
         self.repeats = np.array([part.source.repeat for part in sources for _ in part.training])
+        self._check_batch()
+        self._people_sha256 = people_sha256(sources)
         self.training = CropDataset(people, contract, recipe=recipe, augmentation=recipe.augmentation)
         held = [person for part in sources for person in part.validation]
         self.validation = CropDataset(held, contract, recipe=recipe, augmentation=None)
@@ -121,7 +118,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch, by the recipe's shares."""
-        return max(1, int(self.repeats.sum()) // self.recipe.batch_size)
+        return int(self.repeats.sum()) // self.recipe.batch_size
 
     @property
     def is_over(self) -> bool:
@@ -130,15 +127,28 @@ class Trainer:
         is_stale = bool(self.recipe.patience) and len(self.validation) > 0 and stale >= self.recipe.patience
         return self.progress.epoch >= self.recipe.epochs or is_stale
 
+    def _check_batch(self) -> None:
+        size, count = self.recipe.batch_size, self.processes.count
+        if size % count:
+            raise ConfigError(
+                f"a batch of {size} cannot be shared equally by {count} processes",
+                remedy=f"--set batch_size={-(-size // count) * count}",
+            )
+        if not self.steps_per_epoch:
+            raise ConfigError(
+                f"a batch of {size} is more than an epoch's {self.repeats.sum():g} crops",
+                remedy="lower batch_size, or raise a source's repeat",
+            )
+
     def resume(self) -> bool:
         """Go on from the run's state file if there is one; it may come from another number of processes."""
         if not self.paths.state.exists():
             return False
         learner = self.learner
+        self._check_settings(read_settings(self.paths.state))
         state = load_state(
             self.paths.state, learner.module, average=learner.average.module, optimizer=learner.optimizer
         )
-        self._check_settings(state.settings)
         self.progress = state.progress
         # What was counted is shared out by one process alone, so that nothing is counted twice.
         self.tally = Tally.from_arrays(state.tally) if self.processes.is_first else Tally()
@@ -285,17 +295,25 @@ class Trainer:
             "recipe": record_to_mapping(self.recipe),
             "precision": learner.precision,
             "scaler": learner.scaler.state_dict(),
+            "people_sha256": self._people_sha256,
         }
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on by another recipe; only its number of epochs may change."""
-        before, now = settings["recipe"], self._settings()["recipe"]
+        """Refuse to go on by another recipe or on other people; only the number of epochs may change."""
+        own = self._settings()
+        before, now = settings["recipe"], own["recipe"]
         changed = [key for key in now if key != "epochs" and before.get(key) != now[key]]
         if changed:
             raise ConfigError(
                 f"the run was started by a recipe that differs in {', '.join(changed)}",
                 where=self.paths.state,
                 remedy="give the same recipe and --set, or another --output",
+            )
+        if settings.get("people_sha256", own["people_sha256"]) != own["people_sha256"]:
+            raise ConfigError(
+                "the run was started on other people: an annotation file or the pictures there are have changed",
+                where=self.paths.state,
+                remedy="give the same data, or another --output",
             )
 
     def _save_state(self) -> None:

@@ -80,6 +80,17 @@ def load_sources(recipe: Recipe, data: Path) -> list[SourcePeople]:
     return loaded
 
 
+def people_sha256(sources: Sequence[SourcePeople]) -> str:
+    """Return the hash of who is trained and validated on, with every label and in order."""
+    digest = hashlib.sha256()
+    for part in sources:
+        for person in (*part.training, *part.validation):
+            digest.update(f"{person.source}/{person.image_id};".encode())
+            for values in (person.box_xyxy, person.joints_xy, person.visibility):
+                digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
 def _load(source: Source, data: Path) -> SourcePeople:
     left_out: Counter[str] = Counter()
     people = _figures(source) if source.name == SYNTHETIC else _annotated(source, data, left_out)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,36 @@ def test_going_on_by_another_recipe_is_refused(recipe_path: Path, figure_data: P
         trainer_for(other, figure_data, tmp_path / "run")
     longer = read_recipe(recipe_path, settings=["epochs=5"])
     assert trainer_for(longer, figure_data, tmp_path / "run").progress.step == 1
+
+
+def test_going_on_by_another_architecture_is_refused_in_one_line(
+    recipe_path: Path, figure_data: Path, tmp_path: Path
+) -> None:
+    trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run").run(max_minutes=1e-6)
+    other = read_recipe(recipe_path, settings=["model=fpn"])
+    with pytest.raises(ConfigError, match="differs in model; give the same recipe"):
+        trainer_for(other, figure_data, tmp_path / "run")
+
+
+def test_going_on_with_other_people_is_refused(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    data, recipe = tmp_path / "data", read_recipe(recipe_path)
+    shutil.copytree(figure_data, data)
+    trainer_for(recipe, data, tmp_path / "run").run(max_minutes=1e-6)
+    content = json.loads((data / "annotations.json").read_text())
+    content["annotations"][0]["keypoints"][11 * 3] += 1
+    (data / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="was started on other people"):
+        trainer_for(recipe, data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "setting", ["batch_size=100", 'sources=[{name="a", annotations="annotations.json", images=".", repeat=0}]']
+)
+def test_a_batch_larger_than_the_epoch_is_refused(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, setting: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"a batch of \d+ is more than an epoch's [06] crops; lower batch_size"):
+        trainer_for(read_recipe(recipe_path, settings=[setting]), figure_data, tmp_path / "run")
 
 
 def test_a_precision_once_measured_is_kept(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
