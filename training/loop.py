@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import ModelContract
+from lbkit.core.files import remove_leftovers
 from lbkit.core.records import record_to_mapping
 from lbkit.errors import ConfigError, MissingDependencyError, OutputError
 from lbkit.evaluation.pck import relative_distances
@@ -29,6 +30,7 @@ from training.distributed import ALONE, Processes
 from training.learner import Learner
 from training.people import SourcePeople, people_sha256
 from training.schedule import learning_rate
+from training.sole_use import sole_use
 from training.state import Progress, RunState, load_state, read_settings, save_state
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,11 @@ class RunPaths:
     def events(self) -> Path:
         """The folder of TensorBoard's files."""
         return self.folder / "tensorboard"
+
+    def clear_leftovers(self) -> None:
+        """Remove the halves of files that a killed run left."""
+        for path in (self.state, self.best, self.last, self.curves):
+            remove_leftovers(path)
 
 
 class Trainer:
@@ -160,9 +167,34 @@ class Trainer:
         return True
 
     def run(self, *, max_minutes: float | None = None, save_minutes: float = 5.0) -> Path | None:
-        """Train until the recipe's epochs or the minutes are over; return the best checkpoint, if there is one yet."""
+        """Train until the recipe's epochs or the minutes are over; return the best checkpoint, if there is one yet.
+
+        Raises:
+            OutputError: The folder cannot be written to, another run is at work in it, or it holds checkpoints without
+                the state that they came from.
+        """
+        if not self.processes.is_first:
+            return self._run(max_minutes, save_minutes)
+        with sole_use(self.paths.folder, work="training", option="--output"):
+            self.paths.clear_leftovers()
+            if not self.paths.state.exists():
+                self._begin()
+            return self._run(max_minutes, save_minutes)
+
+    def _begin(self) -> None:
+        """Write the state of step 0: a disk that takes nothing shows at once, and no checkpoint lacks a state."""
+        for path in (self.paths.best, self.paths.last):
+            if path.exists():
+                remedy = "move it away, or give another --output"
+                raise OutputError("is there, and no state to go on from", where=path, remedy=remedy)
+        self._write_state(self.tally)
+
+    def _run(self, max_minutes: float | None, save_minutes: float) -> Path | None:
         deadline = time.monotonic() + max_minutes * 60 if max_minutes else float("inf")
         self._last_save = time.monotonic()
+        if self.is_over:
+            done, wanted = self.progress.epoch, self.recipe.epochs
+            log.info("nothing to do: %d epochs are done, and the recipe asks for %d", done, wanted)
         while not self.is_over:
             if not self._train_epoch(deadline, save_minutes * 60):
                 break
@@ -319,8 +351,10 @@ class Trainer:
     def _save_state(self) -> None:
         tally = Tally.merged(self.processes.gathered(self.tally))
         self._last_save = time.monotonic()
-        if not self.processes.is_first:
-            return
+        if self.processes.is_first:
+            self._write_state(tally)
+
+    def _write_state(self, tally: Tally) -> None:
         learner = self.learner
         state = RunState(
             learner.module,

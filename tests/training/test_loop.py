@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from lbkit.errors import CheckpointError, ConfigError
+from lbkit.errors import CheckpointError, ConfigError, OutputError
 from lbkit.models.checkpoint import load_checkpoint, state_sha256
 from training.config import Recipe, read_recipe
 from training.ema import MovingAverage
 from training.loop import Trainer
 from training.precision import choose_precision
+from training.sole_use import sole_use
 from training.train import make_trainer
 
 
@@ -127,6 +128,43 @@ def test_a_batch_larger_than_the_epoch_is_refused(
         trainer_for(read_recipe(recipe_path, settings=[setting]), figure_data, tmp_path / "run")
 
 
+def test_checkpoints_without_their_state_are_not_written_over(
+    recipe_path: Path, figure_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"of another run")
+    with pytest.raises(OutputError, match=r"best.safetensors: is there, and no state to go on from; move it away"):
+        trainer_for(read_recipe(recipe_path), figure_data, tmp_path).run()
+    assert (tmp_path / "best.safetensors").read_bytes() == b"of another run"
+
+
+def test_a_folder_is_for_one_run_at_a_time(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    trainer = trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run")
+    in_use = sole_use(tmp_path / "run", work="training", option="--output")
+    with in_use, pytest.raises(OutputError, match="another training is at work there"):
+        trainer.run()
+    (tmp_path / "run" / ".state-ab12.safetensors").write_bytes(b"half")
+    trainer.run(max_minutes=1e-6)
+    assert not (tmp_path / "run" / ".state-ab12.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_at_once(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be written to \(.*\); check --output"):
+        trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "file" / "run").run()
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer_for(read_recipe(recipe_path), figure_data, tmp_path).run()
+    before = (tmp_path / "state.safetensors").stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        again = trainer_for(read_recipe(recipe_path, settings=["epochs=1"]), figure_data, tmp_path).run()
+    assert again == tmp_path / "best.safetensors"
+    assert "nothing to do: 2 epochs are done, and the recipe asks for 1" in caplog.text
+    assert (tmp_path / "state.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_precision_once_measured_is_kept(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_path, settings=["precision=auto"])
     first = trainer_for(recipe, figure_data, tmp_path / "run")
@@ -206,7 +244,7 @@ def test_the_last_good_state_survives_a_full_disk(recipe_path: Path, figure_data
     assert done.returncode == 0, done.stderr
     assert "state.safetensors: cannot be written" in done.stdout
     assert trainer_for(read_recipe(recipe_path), figure_data, run).progress.step == 1
-    assert {path.name for path in run.iterdir()} == {"state.safetensors"}
+    assert {path.name for path in run.iterdir()} - {".training.lock"} == {"state.safetensors"}
 
 
 def test_a_run_stops_early_when_validation_does_not_improve(
