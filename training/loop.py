@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import ModelContract
 from lbkit.core.files import remove_leftovers
 from lbkit.core.records import record_to_mapping
-from lbkit.errors import ConfigError, MissingDependencyError, OutputError
+from lbkit.errors import ConfigError, InputError, LbkitError, MissingDependencyError, OutputError
 from lbkit.evaluation.pck import relative_distances
 from lbkit.models.checkpoint import Checkpoint, checkpoint_state, save_checkpoint, state_sha256
 from training.config import Recipe
@@ -34,6 +35,8 @@ from training.sole_use import sole_use
 from training.state import Progress, RunState, load_state, read_settings, save_state
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOG_SECONDS = 30.0
 
@@ -215,7 +218,7 @@ class Trainer:
             processes=self.processes,
         )
         self.learner.module.train()
-        loader = iter(self._loader(self.training, batches))
+        loader = self._loader(self.training, batches)
         for _ in range(len(batches)):
             before = time.monotonic()
             batch = next(loader)
@@ -231,6 +234,13 @@ class Trainer:
     def _step(self, batch: Mapping[str, Tensor]) -> None:
         rate = learning_rate(self.recipe, self.progress.step, steps=self.recipe.epochs * self.steps_per_epoch)
         self._count(batch, self.learner.step(batch, rate=rate), self.tally)
+        # In half precision single steps may overflow; the scaler leaves them out.
+        if not (math.isfinite(self.tally.loss_fixed[-1]) or self.learner.scaler.is_enabled()):
+            raise ConfigError(
+                f"the loss is not a finite number any more (epoch {self.progress.epoch}, batch {self.progress.batch})",
+                where=self.paths.folder,
+                remedy="start anew with a lower learning_rate or with clip_norm",
+            )
 
     def _pause(self, deadline: float, save_seconds: float) -> bool:
         """Save the state when it is due, and return whether the time is up; the first process's clock decides."""
@@ -244,14 +254,11 @@ class Trainer:
         return is_late
 
     def _count(self, batch: Mapping[str, Tensor], heatmaps: Tensor, tally: Tally) -> None:
-        fixed, visible = self.learner.losses(heatmaps, batch)
-        tally.loss_fixed.append(fixed)
-        tally.loss_visible.append(visible)
         found = decode_heatmaps(heatmaps.cpu().numpy(), spec=self.training.spec)
         heights = batch["height"].numpy()
         distances = relative_distances(found[..., :2], batch["joints"].numpy(), heights_px=heights)
-        tally.distances.append(distances)
-        tally.counted.append(batch["labelled"].numpy())
+        unread = int((~batch["is_read"]).sum())
+        tally.add(self.learner.losses(heatmaps, batch), distances, batch["labelled"].numpy(), unread=unread)
 
     def validate(self) -> dict[str, float]:
         """Return losses and PCK of the averaged network on the people kept for validation, over all processes."""
@@ -259,13 +266,20 @@ class Trainer:
         batches = plain_batches(len(self.validation), self.recipe.batch_size)
         for batch in self._loader(self.validation, self.processes.share_of(batches)):
             self._count(batch, self.learner.answer(batch), tally)
-        return Tally.merged(self.processes.gathered(tally)).row("val")
+        return self._gathered(tally, "validation").row("val")
+
+    def _gathered(self, tally: Tally, part: str) -> Tally:
+        """Return all processes' tallies of an epoch as one, and say how many of its crops are blank."""
+        whole = Tally.merged(self.processes.gathered(tally))
+        if whole.unread and self.processes.is_first:
+            log.warning("%d of %d crops in %s are blank", whole.unread, len(whole.loss_fixed), part)
+        return whole
 
     def _finish_epoch(self) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
         figures = self.validate() if len(self.validation) else {}
-        counted = Tally.merged(self.processes.gathered(self.tally))
+        counted = self._gathered(self.tally, "training")
         row = {**self._epoch_facts(), **counted.row("train"), **figures}
         self.tally = Tally()
         score = float(np.nan_to_num(figures.get("val_pck@0.05", 0.0)))
@@ -294,7 +308,7 @@ class Trainer:
         write_row(self.paths.curves, row)
         try:
             refresh_curve_figures(self.paths.folder)
-        except (MissingDependencyError, OutputError) as error:  # figures are no reason to lose a training
+        except (InputError, MissingDependencyError, OutputError) as error:  # figures are no reason to lose a training
             log.warning("no figures of the curves: %s", error)
         self._events = self._events or EventLog(self.paths.events, epoch=self.progress.epoch - 1)
         self._events.add(row)
@@ -372,7 +386,7 @@ class Trainer:
             return
         self._last_log = now
         progress = self.progress
-        loss, score = self.tally.recent(50)
+        loss, score = self.tally.recent(50 * self.recipe.batch_size // self.processes.count)
         log.info(
             "epoch %d batch %d/%d loss %.6f pck@0.05 %.3f, %.1f images/s, %.0f%% waiting for data",
             progress.epoch,
@@ -386,8 +400,8 @@ class Trainer:
 
     def _loader(
         self, dataset: CropDataset, batches: DrawnBatches | Sequence[list[tuple[int, int]]]
-    ) -> Iterable[dict[str, Tensor]]:
-        return DataLoader(
+    ) -> Iterator[dict[str, Tensor]]:
+        loader = DataLoader(
             dataset,
             batch_sampler=batches,
             num_workers=self.recipe.workers,
@@ -395,6 +409,23 @@ class Trainer:
             worker_init_fn=_one_thread,
             prefetch_factor=4 if self.recipe.workers else None,
         )
+        return _with_own_errors(loader)
+
+
+def _with_own_errors(batches: Iterable[T]) -> Iterator[T]:
+    """Pass batches on; what a worker raised comes with its traceback as text, and is raised again in its own words."""
+    try:
+        yield from batches
+    except LbkitError as error:
+        lines = str(error).splitlines()
+        if len(lines) == 1:
+            raise
+        raise type(error)(lines[-1].partition(": ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        problem = f"a process that prepares crops came to an end ({str(error).splitlines()[0]})"
+        raise InputError(problem, remedy="give it memory and /dev/shm, or fewer workers") from error
 
 
 def _portable(recipe: dict[str, Any]) -> dict[str, Any]:

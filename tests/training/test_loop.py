@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lbkit.errors import CheckpointError, ConfigError, OutputError
+from lbkit.errors import CheckpointError, ConfigError, ImageReadError, OutputError
 from lbkit.models.checkpoint import load_checkpoint, state_sha256
 from training.config import Recipe, read_recipe
 from training.ema import MovingAverage
@@ -163,6 +163,33 @@ def test_a_finished_run_says_that_there_is_nothing_to_do(
     assert again == tmp_path / "best.safetensors"
     assert "nothing to do: 2 epochs are done, and the recipe asks for 1" in caplog.text
     assert (tmp_path / "state.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_pictures_are_blank_and_counted_and_missing_ones_an_error_in_one_line(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    data, settings = tmp_path / "data", [f"workers={workers}", "epochs=1"]
+    shutil.copytree(figure_data, data)
+    for picture in data.glob("*.png"):
+        picture.write_bytes(picture.read_bytes()[:200])
+    trainer = trainer_for(read_recipe(recipe_path, settings=settings), data, tmp_path / "run")
+    trainer.run()
+    assert "6 of 6 crops in training are blank" in caplog.text
+    assert "2 of 2 crops in validation are blank" in caplog.text
+    assert [float(row["train_loss_fixed"]) for row in _curves(tmp_path / "run")] == [0.0]
+    again = trainer_for(read_recipe(recipe_path, settings=[*settings, "epochs=2"]), data, tmp_path / "run")
+    for picture in data.glob("*.png"):
+        picture.unlink()
+    with pytest.raises(ImageReadError, match=r"^\S+\.png: no such file; check the folder of pictures$"):
+        again.run()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    trainer = trainer_for(read_recipe(recipe_path, settings=["learning_rate=1e9"]), figure_data, tmp_path)
+    with pytest.raises(ConfigError, match=r"not a finite number any more \(epoch \d, batch \d\); start anew with a"):
+        trainer.run()
+    assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_a_precision_once_measured_is_kept(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
