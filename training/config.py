@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from lbkit.errors import ConfigError
 
 SYNTHETIC = "synthetic"
 """The source name that stands for rendered figures instead of an annotation file."""
+
+SHARE = (0.0, 1.0)
+AMOUNT = (0.0, 1e9)
+COUNT = (1, 10**9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,9 @@ class Source:
     def __post_init__(self) -> None:
         if self.name != SYNTHETIC and not (self.annotations and self.images):
             raise ValueError(f"source {self.name} needs annotations and images")
-        if self.repeat < 0 or not 0 <= self.validation <= 1 or self.hidden_weight < 0:
-            raise ValueError(f"source {self.name}: repeat and hidden_weight must be >= 0 and validation in [0, 1]")
+        if self.name == SYNTHETIC and self.persons < 1:
+            raise ValueError(f"source {self.name} needs persons, at least 1")
+        _refuse_outside(self, repeat=AMOUNT, hidden_weight=AMOUNT, validation=SHARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,10 @@ class Augmentation:
     low_resolution: float = 0.0
     jpeg: float = 0.1
     cutout: float = 0.2
+
+    def __post_init__(self) -> None:
+        probabilities = dict.fromkeys(self.__dataclass_fields__, SHARE)
+        _refuse_outside(self, **probabilities | {"rotation_deg": (0.0, 180.0), "scale": (0.0, 0.9)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +147,31 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size) < 1 or self.learning_rate <= 0:
-            raise ValueError("epochs and batch_size must be at least 1 and learning_rate positive")
+        _refuse_outside(self, epochs=COUNT, batch_size=COUNT, input_height=(32, 4096), input_width=(32, 4096))
+        _refuse_outside(self, weight_decay=AMOUNT, clip_norm=AMOUNT, warmup=SHARE, ema_decay=(0.0, 1 - 1e-9))
+        _refuse_outside(self, patience=(0, COUNT[1]), workers=(0, 1024), seed=(0, 2**63 - 1))
+        if not all(0 < value < math.inf for value in (self.sigma, self.learning_rate, self.loss_scale)):
+            raise ValueError("sigma, learning_rate and loss_scale must be positive")
         if self.input_height % 32 or self.input_width % 32:
             raise ValueError("input_height and input_width must be multiples of 32")
         if not self.sources:
             raise ValueError("at least one source is needed")
+        names = [source.name for source in self.sources]
+        if len(names) > len(set(names)):
+            raise ValueError(f"each source needs a name of its own, got {', '.join(names)}")
 
     @property
     def input_size(self) -> ImageSize:
         """Size of the crops while training."""
         return ImageSize(self.input_height, self.input_width)
+
+
+def _refuse_outside(record: object, **ranges: tuple[float, float]) -> None:
+    """Raise for the first field outside its closed range; NaN and the infinities are outside every one."""
+    for name, (least, most) in ranges.items():
+        value = getattr(record, name)
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be at least {least:g} and at most {most:g}, got {value}")
 
 
 def read_recipe(path: Path, *, settings: Sequence[str] = ()) -> Recipe:
@@ -164,6 +188,8 @@ def read_recipe(path: Path, *, settings: Sequence[str] = ()) -> Recipe:
         mapping = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("no such recipe", where=path) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", where=path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"is not TOML ({error})", where=path) from error
     for setting in settings:
@@ -185,4 +211,9 @@ def _apply(mapping: dict[str, Any], setting: str) -> None:
     *tables, name = key.strip().split(".")
     for table in tables:
         mapping = mapping.setdefault(table, {})
+        if not isinstance(mapping, dict):
+            raise ConfigError(
+                f"--set {setting}: {table} is no table of keys",
+                remedy="give the whole of it, as in --set 'sources=[{...}]'",
+            )
     mapping[name] = parsed

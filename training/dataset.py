@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,14 +13,25 @@ from torch.utils.data import Dataset, Sampler
 from lbkit.core.codec import encode_heatmaps
 from lbkit.core.contract import HeatmapSpec, ModelContract
 from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
+from lbkit.errors import ImageReadError
 from lbkit.evaluation.pck import box_heights_px
 from training.augment import ColorVariation, Person, varied_transform, vary_framing
 from training.config import Augmentation, Recipe
 from training.distributed import ALONE, Processes
 from training.people import Annotated
-from training.pictures import read_annotated
+from training.pictures import is_there, read_annotated
+
+log = logging.getLogger(__name__)
 
 FIGURE_SIZE = ImageSize(320, 240)
+
+NOBODY = Person(
+    np.full((8, 6, 3), 127, dtype=np.uint8),
+    np.array([0.0, 0.0, 6.0, 8.0]),
+    np.zeros((6, 2)),
+    np.zeros(6, dtype=np.bool_),
+)
+"""What stands for a person whose picture is broken: nothing labelled, so that it adds nothing to a loss or a PCK."""
 
 
 class CropDataset(Dataset[dict[str, Tensor]]):
@@ -60,12 +72,17 @@ class CropDataset(Dataset[dict[str, Tensor]]):
 
         Returns:
             `image` (3, H, W) uint8, `target` (K, h, w), `weight` (K,), `joints` (K, 2) in input pixels, `labelled`
-            (K,) and `height`, the person's 4:3 box height in input pixels.
+            (K,), `height`, the person's 4:3 box height in input pixels, and `is_read`, false for a blank crop in place
+            of a broken picture.
+
+        Raises:
+            ImageReadError: The picture has gone since the sources were loaded.
         """
         index, seed = address
         rng = np.random.default_rng([seed, index])
         entry = self.people[index]
         person = self._read(entry, rng)
+        is_read = torch.tensor(person is not NOBODY)
         height_px = float(box_heights_px(person.box_xyxy)[0])
         flip = False
         padding = self.contract.crop.padding
@@ -78,7 +95,8 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         image = self._colored(crop, int(rng.integers(2**62)))
         height = torch.tensor(height_px * transform.scale)
         importance = np.where(entry.visibility == 1, entry.hidden_weight, 1.0)
-        return {"image": image, "height": height, **self._labels(person, transform, importance, flip=flip)}
+        labels = self._labels(person, transform, importance, flip=flip)
+        return {"image": image, "height": height, "is_read": is_read, **labels}
 
     def _colored(self, crop: ImageArray, seed: int) -> Tensor:
         if self.color is None:
@@ -106,7 +124,13 @@ class CropDataset(Dataset[dict[str, Tensor]]):
 
             figure = random_figure(rng, size=FIGURE_SIZE)
             return Person(figure.image, figure.box_xyxy, figure.joints_xy, figure.joints_visible > 0)
-        rgb = read_annotated(entry.image_path)
+        try:
+            rgb = read_annotated(entry.image_path)
+        except ImageReadError as error:
+            if not is_there(entry.image_path):  # a folder that has gone would make every crop blank
+                raise
+            log.warning("left out: %s", error)
+            return NOBODY
         return Person(rgb, entry.box_xyxy, entry.joints_xy, entry.visibility > 0)
 
 

@@ -23,11 +23,10 @@ from email.message import Message
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
 from lbkit import __version__
 from lbkit.core.files import atomic_path
 from lbkit.errors import InputError, LbkitError, OutputError
+from training.sole_use import sole_use
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +174,7 @@ def download_coco(
         OutputError: The root cannot be made, lacks room, or another download is at work in it.
     """
     chosen = [archive for archive in archives.values() if archive.part in parts]
-    with _sole_use(root):
+    with sole_use(root, work="download", option="--root"):
         todo = [archive for archive in chosen if not is_whole(root, archive)]
         _require_room(root, bytes_needed(root, todo, keep_archives=keep_archives))
         problems = []
@@ -192,22 +191,6 @@ def download_coco(
                 problems.append(error)
         whole = tuple(archive.part for archive in chosen if is_whole(root, archive))
     return DownloadReport(root, whole, tuple(problems))
-
-
-@contextmanager
-def _sole_use(root: Path) -> Iterator[None]:
-    lock = FileLock(root / ".download.lock")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise OutputError("another download is at work there", where=root, remedy="wait for it to end") from error
-    except OSError as error:
-        raise OutputError(f"cannot be written to ({error.strerror})", where=root, remedy="check --root") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def is_whole(root: Path, archive: Archive) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from torch.utils.data import DataLoader
 
 from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import ModelContract
+from lbkit.core.files import remove_leftovers
 from lbkit.core.records import record_to_mapping
-from lbkit.errors import ConfigError, MissingDependencyError, OutputError
+from lbkit.errors import ConfigError, InputError, LbkitError, MissingDependencyError, OutputError
 from lbkit.evaluation.pck import relative_distances
 from lbkit.models.checkpoint import Checkpoint, checkpoint_state, save_checkpoint, state_sha256
 from training.config import Recipe
@@ -27,11 +29,14 @@ from training.curves import EventLog, Tally, write_row
 from training.dataset import CropDataset, DrawnBatches, plain_batches
 from training.distributed import ALONE, Processes
 from training.learner import Learner
-from training.people import SourcePeople
+from training.people import SourcePeople, people_sha256
 from training.schedule import learning_rate
-from training.state import Progress, RunState, load_state, save_state
+from training.sole_use import sole_use
+from training.state import Progress, RunState, load_state, read_settings, save_state
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOG_SECONDS = 30.0
 
@@ -71,6 +76,11 @@ class RunPaths:
         """The folder of TensorBoard's files."""
         return self.folder / "tensorboard"
 
+    def clear_leftovers(self) -> None:
+        """Remove the halves of files that a killed run left."""
+        for path in (self.state, self.best, self.last, self.curves):
+            remove_leftovers(path)
+
 
 class Trainer:
     """One training run on one device, alone or as one of several processes.
@@ -86,7 +96,7 @@ class Trainer:
         processes: This process among those of the run.
 
     Raises:
-        ConfigError: The batch cannot be shared equally by the processes.
+        ConfigError: The batch cannot be shared equally by the processes, or is larger than an epoch.
     """
 
     def __init__(
@@ -101,17 +111,14 @@ class Trainer:
         facts: Mapping[str, Any],
         processes: Processes = ALONE,
     ) -> None:
-        if recipe.batch_size % processes.count:
-            raise ConfigError(
-                f"a batch of {recipe.batch_size} cannot be shared equally by {processes.count} processes",
-                remedy=f"--set batch_size={-(-recipe.batch_size // processes.count) * processes.count}",
-            )
         self.recipe, self.contract, self.sources, self.processes = recipe, contract, sources, processes
         self.paths, self.facts = RunPaths(folder), dict(facts)
         self.learner = Learner(recipe, module, contract=contract, device=device, processes=processes)
         self.progress, self.tally = Progress(), Tally()
         people = [person for part in sources for person in part.training]
         self.repeats = np.array([part.source.repeat for part in sources for _ in part.training])
+        self._check_batch()
+        self._people_sha256 = people_sha256(sources)
         self.training = CropDataset(people, contract, recipe=recipe, augmentation=recipe.augmentation)
         held = [person for part in sources for person in part.validation]
         self.validation = CropDataset(held, contract, recipe=recipe, augmentation=None)
@@ -121,7 +128,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch, by the recipe's shares."""
-        return max(1, int(self.repeats.sum()) // self.recipe.batch_size)
+        return int(self.repeats.sum()) // self.recipe.batch_size
 
     @property
     def is_over(self) -> bool:
@@ -130,15 +137,28 @@ class Trainer:
         is_stale = bool(self.recipe.patience) and len(self.validation) > 0 and stale >= self.recipe.patience
         return self.progress.epoch >= self.recipe.epochs or is_stale
 
+    def _check_batch(self) -> None:
+        size, count = self.recipe.batch_size, self.processes.count
+        if size % count:
+            raise ConfigError(
+                f"a batch of {size} cannot be shared equally by {count} processes",
+                remedy=f"--set batch_size={-(-size // count) * count}",
+            )
+        if not self.steps_per_epoch:
+            raise ConfigError(
+                f"a batch of {size} is more than an epoch's {self.repeats.sum():g} crops",
+                remedy="lower batch_size, or raise a source's repeat",
+            )
+
     def resume(self) -> bool:
         """Go on from the run's state file if there is one; it may come from another number of processes."""
         if not self.paths.state.exists():
             return False
         learner = self.learner
+        self._check_settings(read_settings(self.paths.state))
         state = load_state(
             self.paths.state, learner.module, average=learner.average.module, optimizer=learner.optimizer
         )
-        self._check_settings(state.settings)
         self.progress = state.progress
         # What was counted is shared out by one process alone, so that nothing is counted twice.
         self.tally = Tally.from_arrays(state.tally) if self.processes.is_first else Tally()
@@ -150,9 +170,34 @@ class Trainer:
         return True
 
     def run(self, *, max_minutes: float | None = None, save_minutes: float = 5.0) -> Path | None:
-        """Train until the recipe's epochs or the minutes are over; return the best checkpoint, if there is one yet."""
+        """Train until the recipe's epochs or the minutes are over; return the best checkpoint, if there is one yet.
+
+        Raises:
+            OutputError: The folder cannot be written to, another run is at work in it, or it holds checkpoints without
+                the state that they came from.
+        """
+        if not self.processes.is_first:
+            return self._run(max_minutes, save_minutes)
+        with sole_use(self.paths.folder, work="training", option="--output"):
+            self.paths.clear_leftovers()
+            if not self.paths.state.exists():
+                self._begin()
+            return self._run(max_minutes, save_minutes)
+
+    def _begin(self) -> None:
+        """Write the state of step 0: a disk that takes nothing shows at once, and no checkpoint lacks a state."""
+        for path in (self.paths.best, self.paths.last):
+            if path.exists():
+                remedy = "move it away, or give another --output"
+                raise OutputError("is there, and no state to go on from", where=path, remedy=remedy)
+        self._write_state(self.tally)
+
+    def _run(self, max_minutes: float | None, save_minutes: float) -> Path | None:
         deadline = time.monotonic() + max_minutes * 60 if max_minutes else float("inf")
         self._last_save = time.monotonic()
+        if self.is_over:
+            done, wanted = self.progress.epoch, self.recipe.epochs
+            log.info("nothing to do: %d epochs are done, and the recipe asks for %d", done, wanted)
         while not self.is_over:
             if not self._train_epoch(deadline, save_minutes * 60):
                 break
@@ -173,7 +218,7 @@ class Trainer:
             processes=self.processes,
         )
         self.learner.module.train()
-        loader = iter(self._loader(self.training, batches))
+        loader = self._loader(self.training, batches)
         for _ in range(len(batches)):
             before = time.monotonic()
             batch = next(loader)
@@ -189,6 +234,13 @@ class Trainer:
     def _step(self, batch: Mapping[str, Tensor]) -> None:
         rate = learning_rate(self.recipe, self.progress.step, steps=self.recipe.epochs * self.steps_per_epoch)
         self._count(batch, self.learner.step(batch, rate=rate), self.tally)
+        # In half precision single steps may overflow; the scaler leaves them out.
+        if not (math.isfinite(self.tally.loss_fixed[-1]) or self.learner.scaler.is_enabled()):
+            raise ConfigError(
+                f"the loss is not a finite number any more (epoch {self.progress.epoch}, batch {self.progress.batch})",
+                where=self.paths.folder,
+                remedy="start anew with a lower learning_rate or with clip_norm",
+            )
 
     def _pause(self, deadline: float, save_seconds: float) -> bool:
         """Save the state when it is due, and return whether the time is up; the first process's clock decides."""
@@ -202,14 +254,11 @@ class Trainer:
         return is_late
 
     def _count(self, batch: Mapping[str, Tensor], heatmaps: Tensor, tally: Tally) -> None:
-        fixed, visible = self.learner.losses(heatmaps, batch)
-        tally.loss_fixed.append(fixed)
-        tally.loss_visible.append(visible)
         found = decode_heatmaps(heatmaps.cpu().numpy(), spec=self.training.spec)
         heights = batch["height"].numpy()
         distances = relative_distances(found[..., :2], batch["joints"].numpy(), heights_px=heights)
-        tally.distances.append(distances)
-        tally.counted.append(batch["labelled"].numpy())
+        unread = int((~batch["is_read"]).sum())
+        tally.add(self.learner.losses(heatmaps, batch), distances, batch["labelled"].numpy(), unread=unread)
 
     def validate(self) -> dict[str, float]:
         """Return losses and PCK of the averaged network on the people kept for validation, over all processes."""
@@ -217,13 +266,20 @@ class Trainer:
         batches = plain_batches(len(self.validation), self.recipe.batch_size)
         for batch in self._loader(self.validation, self.processes.share_of(batches)):
             self._count(batch, self.learner.answer(batch), tally)
-        return Tally.merged(self.processes.gathered(tally)).row("val")
+        return self._gathered(tally, "validation").row("val")
+
+    def _gathered(self, tally: Tally, part: str) -> Tally:
+        """Return all processes' tallies of an epoch as one, and say how many of its crops are blank."""
+        whole = Tally.merged(self.processes.gathered(tally))
+        if whole.unread and self.processes.is_first:
+            log.warning("%d of %d crops in %s are blank", whole.unread, len(whole.loss_fixed), part)
+        return whole
 
     def _finish_epoch(self) -> None:
         progress = self.progress
         progress.epoch, progress.batch = progress.epoch + 1, 0
         figures = self.validate() if len(self.validation) else {}
-        counted = Tally.merged(self.processes.gathered(self.tally))
+        counted = self._gathered(self.tally, "training")
         row = {**self._epoch_facts(), **counted.row("train"), **figures}
         self.tally = Tally()
         score = float(np.nan_to_num(figures.get("val_pck@0.05", 0.0)))
@@ -252,7 +308,7 @@ class Trainer:
         write_row(self.paths.curves, row)
         try:
             refresh_curve_figures(self.paths.folder)
-        except (MissingDependencyError, OutputError) as error:  # figures are no reason to lose a training
+        except (InputError, MissingDependencyError, OutputError) as error:  # figures are no reason to lose a training
             log.warning("no figures of the curves: %s", error)
         self._events = self._events or EventLog(self.paths.events, epoch=self.progress.epoch - 1)
         self._events.add(row)
@@ -285,11 +341,13 @@ class Trainer:
             "recipe": record_to_mapping(self.recipe),
             "precision": learner.precision,
             "scaler": learner.scaler.state_dict(),
+            "people_sha256": self._people_sha256,
         }
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on by another recipe; only its number of epochs may change."""
-        before, now = settings["recipe"], self._settings()["recipe"]
+        """Refuse to go on by another recipe or on other people; only the number of epochs may change."""
+        own = self._settings()
+        before, now = settings["recipe"], own["recipe"]
         changed = [key for key in now if key != "epochs" and before.get(key) != now[key]]
         if changed:
             raise ConfigError(
@@ -297,12 +355,20 @@ class Trainer:
                 where=self.paths.state,
                 remedy="give the same recipe and --set, or another --output",
             )
+        if settings.get("people_sha256", own["people_sha256"]) != own["people_sha256"]:
+            raise ConfigError(
+                "the run was started on other people: an annotation file or the pictures there are have changed",
+                where=self.paths.state,
+                remedy="give the same data, or another --output",
+            )
 
     def _save_state(self) -> None:
         tally = Tally.merged(self.processes.gathered(self.tally))
         self._last_save = time.monotonic()
-        if not self.processes.is_first:
-            return
+        if self.processes.is_first:
+            self._write_state(tally)
+
+    def _write_state(self, tally: Tally) -> None:
         learner = self.learner
         state = RunState(
             learner.module,
@@ -320,7 +386,7 @@ class Trainer:
             return
         self._last_log = now
         progress = self.progress
-        loss, score = self.tally.recent(50)
+        loss, score = self.tally.recent(50 * self.recipe.batch_size // self.processes.count)
         log.info(
             "epoch %d batch %d/%d loss %.6f pck@0.05 %.3f, %.1f images/s, %.0f%% waiting for data",
             progress.epoch,
@@ -334,8 +400,8 @@ class Trainer:
 
     def _loader(
         self, dataset: CropDataset, batches: DrawnBatches | Sequence[list[tuple[int, int]]]
-    ) -> Iterable[dict[str, Tensor]]:
-        return DataLoader(
+    ) -> Iterator[dict[str, Tensor]]:
+        loader = DataLoader(
             dataset,
             batch_sampler=batches,
             num_workers=self.recipe.workers,
@@ -343,6 +409,23 @@ class Trainer:
             worker_init_fn=_one_thread,
             prefetch_factor=4 if self.recipe.workers else None,
         )
+        return _with_own_errors(loader)
+
+
+def _with_own_errors(batches: Iterable[T]) -> Iterator[T]:
+    """Pass batches on; what a worker raised comes with its traceback as text, and is raised again in its own words."""
+    try:
+        yield from batches
+    except LbkitError as error:
+        lines = str(error).splitlines()
+        if len(lines) == 1:
+            raise
+        raise type(error)(lines[-1].partition(": ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        problem = f"a process that prepares crops came to an end ({str(error).splitlines()[0]})"
+        raise InputError(problem, remedy="give it memory and /dev/shm, or fewer workers") from error
 
 
 def _portable(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lbkit.core.boxes import box_problem
 from lbkit.core.coco import CocoImage, CocoPerson, is_outside, read_coco
 from lbkit.core.geometry import FloatArray
 from lbkit.errors import AnnotationError, ConfigError
 from training.config import SYNTHETIC, Recipe, Source
+from training.pictures import is_there
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +80,27 @@ def load_sources(recipe: Recipe, data: Path) -> list[SourcePeople]:
     return loaded
 
 
+def people_sha256(sources: Sequence[SourcePeople]) -> str:
+    """Return the hash of who is trained and validated on, with every label and in order."""
+    digest = hashlib.sha256()
+    for part in sources:
+        for person in (*part.training, *part.validation):
+            digest.update(f"{person.source}/{person.image_id};".encode())
+            for values in (person.box_xyxy, person.joints_xy, person.visibility):
+                digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
 def _load(source: Source, data: Path) -> SourcePeople:
     left_out: Counter[str] = Counter()
     people = _figures(source) if source.name == SYNTHETIC else _annotated(source, data, left_out)
     if not people:
-        raise AnnotationError("has nobody with a labelled joint", where=data / source.annotations)
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        raise AnnotationError(
+            f"has nobody with a labelled joint and a picture ({reasons or 'there are no annotations'})",
+            where=data / source.annotations,
+            remedy=f"check the source {source.name} and its pictures in {data / source.images}",
+        )
     held = [person for person in people if _is_held_out(person, source.validation)]
     kept = [person for person in people if not _is_held_out(person, source.validation)]
     log.info("%s: %d people to train on, %d to validate", source.name, len(kept), len(held))
@@ -92,7 +110,8 @@ def _load(source: Source, data: Path) -> SourcePeople:
 def _annotated(source: Source, data: Path, left_out: Counter[str]) -> list[Annotated]:
     coco = read_coco(data / source.annotations)
     folder = data / source.images
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    paths = {image_id: folder / image.file_name for image_id, image in coco.images.items()}
+    present = {image_id: is_there(path) for image_id, path in paths.items()}
     left_out.update(coco.skipped)
     left_out["picture without a person"] = len(coco.images.keys() - {person.image_id for person in coco.persons})
     people = []
@@ -102,14 +121,17 @@ def _annotated(source: Source, data: Path, left_out: Counter[str]) -> list[Annot
         left_out["joint outside its picture"] += int((visibility != person.visibility).sum())
         if person.is_crowd or not visibility.any():
             left_out["crowd" if person.is_crowd else "no labelled joint"] += 1
-        elif Path(image.file_name).name not in present:
+        elif not present[person.image_id]:
             left_out["picture missing"] += 1
+        elif image.size and box_problem(person.box_xyxy, image.size):
+            left_out["box off its picture"] += 1
         else:
-            path, box, joints = folder / image.file_name, person.box_xyxy, person.joints_xy
+            path, box, joints = paths[person.image_id], person.box_xyxy, person.joints_xy
             people.append(Annotated(source.name, path, person.image_id, box, joints, visibility, source.hidden_weight))
     for reason in [reason for reason, count in left_out.items() if not count]:
         del left_out[reason]
-    log.info("%s: left out %s", source.name, dict(left_out))
+    if left_out:
+        log.info("%s: left out %s", source.name, dict(left_out))
     return people
 
 

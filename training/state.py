@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,7 @@ class RunState:
         optimizer: Its optimizer.
         progress: Where the run stands.
         tally: Losses and distances of the epoch in progress, as arrays by name.
-        settings: What must not change between the parts of a run: its recipe and its precision.
+        settings: What must not change between the parts of a run: its recipe, its people and its precision.
     """
 
     module: nn.Module
@@ -99,13 +101,24 @@ def save_state(path: Path, state: RunState) -> None:
     save_tensors(path, plain, metadata=metadata)
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return a state's settings alone.
+
+    Raises:
+        CheckpointError: The file is broken.
+    """
+    with _broken_named(path), safe_open(path, framework="pt") as file:
+        settings: dict[str, Any] = json.loads((file.metadata() or {})[SETTINGS_KEY])
+        return settings
+
+
 def load_state(path: Path, module: nn.Module, *, average: nn.Module, optimizer: Optimizer) -> RunState:
     """Restore network, average and optimizer in place from what `save_state` wrote, and return the whole state.
 
     Raises:
         CheckpointError: The file is broken or of another network.
     """
-    try:
+    with _broken_named(path):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -114,12 +127,20 @@ def load_state(path: Path, module: nn.Module, *, average: nn.Module, optimizer: 
         _restore_optimizer(optimizer, _under("optimizer.", tensors))
         progress = Progress(**json.loads(metadata[PROGRESS_KEY]))
         settings = json.loads(metadata[SETTINGS_KEY])
-    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"cannot be resumed from ({error})", where=path, remedy="start anew with another --output"
-        ) from error
     tally = {name: value.numpy() for name, value in _under("tally.", tensors).items()}
     return RunState(module, average, optimizer, progress, tally, settings)
+
+
+@contextmanager
+def _broken_named(path: Path) -> Iterator[None]:
+    """Say in one line why a state cannot be resumed from."""
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]  # PyTorch lists every tensor that differs
+        raise CheckpointError(
+            f"cannot be resumed from ({problem})", where=path, remedy="start anew with another --output"
+        ) from error
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

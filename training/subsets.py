@@ -24,6 +24,7 @@ from lbkit.core.files import atomic_path, refuse_overwrite
 from lbkit.core.keypoints import COCO_JOINTS, LOWER_BODY_6
 from lbkit.errors import AnnotationError, ConfigError, InputError, OutputError
 from lbkit.synthetic.annotations import COCO_JOINT_NAMES
+from training.pictures import is_there
 
 log = logging.getLogger(__name__)
 
@@ -289,17 +290,10 @@ class _Pictures:
             return None
         image = self._images[entry["image_id"]]
         if image.image_id not in self._found:
-            self._found[image.image_id] = _is_file(self._folder / image.file_name)
+            self._found[image.image_id] = is_there(self._folder / image.file_name)
             if not self._found[image.image_id]:
                 self.missing.add(image.file_name)
         return None if self._found[image.image_id] else NO_PICTURE
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have: too long, or with a null character
-        return False
 
 
 def _strict_json(value: Any) -> str | None:

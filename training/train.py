@@ -91,7 +91,6 @@ def make_trainer(recipe: Recipe, *, data: Path, output: Path, device: str, proce
     elif architecture.has_backbone:
         load_backbone(module.get_submodule("backbone"), recipe.backbone_weights)  # type: ignore[arg-type]
     sources = load_sources(recipe, data)
-    output.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
         recipe,
         module,
@@ -131,7 +130,14 @@ def _earlier_stage(recipe: Recipe) -> Checkpoint | None:
 
 def _git_commit() -> str:
     try:
-        line = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        command = [
+            "git",
+            "-C",
+            str(Path(__file__).parent),
+            "rev-parse",
+            "HEAD",
+        ]  # of this code, wherever it is run from
+        line = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return line.stdout.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -56,6 +57,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot be written ({error.strerror})", where=path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what `atomic_path` left of `path` when its process was killed; nobody may be writing the file now."""
+    for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*{glob.escape(path.suffix)}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _prefix(path: Path) -> str:

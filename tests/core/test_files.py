@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lbkit.core.files import atomic_path, refuse_overwrite
+from lbkit.core.files import atomic_path, refuse_overwrite, remove_leftovers
 from lbkit.errors import OutputError
 
 
@@ -37,6 +37,17 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "file" / "out.txt"):
         pytest.fail("the block must not run")
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("a[1].txt", "b.txt", ".a[1]-notes.csv"):
+        (tmp_path / name).write_text("kept")
+    kept, writers = names(tmp_path), [atomic_path(tmp_path / "a[1].txt") for _ in range(2)]
+    for writer in writers:
+        writer.__enter__()
+    assert len(names(tmp_path)) == len(kept) + 2
+    remove_leftovers(tmp_path / "a[1].txt")
+    assert names(tmp_path) == kept
 
 
 def test_overwriting_needs_force(tmp_path: Path) -> None:

@@ -49,6 +49,20 @@ def test_settings_replace_keys_and_nested_keys(tmp_path: Path) -> None:
         ("model = 'cnn'", [], "missing field sources"),
         ("model = 'cnn'\n[[sources]]\nname = 'a'", [], "source a needs annotations and images"),
         ("model =", [], "is not TOML"),
+        (MINIMAL, ["model.x=1"], r"--set model.x=1: model is no table of keys; give the whole of it"),
+        (MINIMAL, ["sources.0.repeat=2"], "sources is no table of keys"),
+        (MINIMAL, ["learning_rate=nan"], "learning_rate and loss_scale must be positive"),
+        (MINIMAL, ["sigma=0"], "sigma, learning_rate and loss_scale must be positive"),
+        (MINIMAL, ["input_height=0"], "input_height must be at least 32 and at most 4096, got 0"),
+        (MINIMAL, ["warmup=1.5"], "warmup must be at least 0 and at most 1, got 1.5"),
+        (MINIMAL, ["ema_decay=nan"], "ema_decay must be at least 0 .* got nan"),
+        (MINIMAL, ["seed=-1"], "seed must be at least 0"),
+        (MINIMAL, ["workers=-1"], "workers must be at least 0"),
+        (MINIMAL, ["augmentation.flip=3"], "augmentation: flip must be at least 0 and at most 1, got 3.0"),
+        (MINIMAL, ["augmentation.scale=1"], "scale must be at least 0 and at most 0.9"),
+        (MINIMAL + "repeat = inf", [], r"sources\[0\]: repeat must be at least 0 and at most 1e\+09, got inf"),
+        (MINIMAL + "[[sources]]\nname = 'synthetic'", [], "source synthetic needs persons, at least 1"),
+        (MINIMAL + MINIMAL.split("\n", 2)[2], [], "each source needs a name of its own, got a, a"),
     ],
 )
 def test_misfits_are_named(tmp_path: Path, text: str, settings: list[str], message: str) -> None:
@@ -59,3 +73,5 @@ def test_misfits_are_named(tmp_path: Path, text: str, settings: list[str], messa
 def test_a_missing_recipe_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such recipe"):
         read_recipe(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_recipe(tmp_path)

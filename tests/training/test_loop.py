@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from lbkit.errors import CheckpointError, ConfigError
+from lbkit.errors import CheckpointError, ConfigError, ImageReadError, OutputError
 from lbkit.models.checkpoint import load_checkpoint, state_sha256
 from training.config import Recipe, read_recipe
 from training.ema import MovingAverage
 from training.loop import Trainer
 from training.precision import choose_precision
+from training.sole_use import sole_use
 from training.train import make_trainer
 
 
@@ -93,6 +96,100 @@ def test_going_on_by_another_recipe_is_refused(recipe_path: Path, figure_data: P
         trainer_for(other, figure_data, tmp_path / "run")
     longer = read_recipe(recipe_path, settings=["epochs=5"])
     assert trainer_for(longer, figure_data, tmp_path / "run").progress.step == 1
+
+
+def test_going_on_by_another_architecture_is_refused_in_one_line(
+    recipe_path: Path, figure_data: Path, tmp_path: Path
+) -> None:
+    trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run").run(max_minutes=1e-6)
+    other = read_recipe(recipe_path, settings=["model=fpn"])
+    with pytest.raises(ConfigError, match="differs in model; give the same recipe"):
+        trainer_for(other, figure_data, tmp_path / "run")
+
+
+def test_going_on_with_other_people_is_refused(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    data, recipe = tmp_path / "data", read_recipe(recipe_path)
+    shutil.copytree(figure_data, data)
+    trainer_for(recipe, data, tmp_path / "run").run(max_minutes=1e-6)
+    content = json.loads((data / "annotations.json").read_text())
+    content["annotations"][0]["keypoints"][11 * 3] += 1
+    (data / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="was started on other people"):
+        trainer_for(recipe, data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "setting", ["batch_size=100", 'sources=[{name="a", annotations="annotations.json", images=".", repeat=0}]']
+)
+def test_a_batch_larger_than_the_epoch_is_refused(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, setting: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"a batch of \d+ is more than an epoch's [06] crops; lower batch_size"):
+        trainer_for(read_recipe(recipe_path, settings=[setting]), figure_data, tmp_path / "run")
+
+
+def test_checkpoints_without_their_state_are_not_written_over(
+    recipe_path: Path, figure_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"of another run")
+    with pytest.raises(OutputError, match=r"best.safetensors: is there, and no state to go on from; move it away"):
+        trainer_for(read_recipe(recipe_path), figure_data, tmp_path).run()
+    assert (tmp_path / "best.safetensors").read_bytes() == b"of another run"
+
+
+def test_a_folder_is_for_one_run_at_a_time(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    trainer = trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "run")
+    in_use = sole_use(tmp_path / "run", work="training", option="--output")
+    with in_use, pytest.raises(OutputError, match="another training is at work there"):
+        trainer.run()
+    (tmp_path / "run" / ".state-ab12.safetensors").write_bytes(b"half")
+    trainer.run(max_minutes=1e-6)
+    assert not (tmp_path / "run" / ".state-ab12.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_at_once(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be written to \(.*\); check --output"):
+        trainer_for(read_recipe(recipe_path), figure_data, tmp_path / "file" / "run").run()
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer_for(read_recipe(recipe_path), figure_data, tmp_path).run()
+    before = (tmp_path / "state.safetensors").stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        again = trainer_for(read_recipe(recipe_path, settings=["epochs=1"]), figure_data, tmp_path).run()
+    assert again == tmp_path / "best.safetensors"
+    assert "nothing to do: 2 epochs are done, and the recipe asks for 1" in caplog.text
+    assert (tmp_path / "state.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_pictures_are_blank_and_counted_and_missing_ones_an_error_in_one_line(
+    recipe_path: Path, figure_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    data, settings = tmp_path / "data", [f"workers={workers}", "epochs=1"]
+    shutil.copytree(figure_data, data)
+    for picture in data.glob("*.png"):
+        picture.write_bytes(picture.read_bytes()[:200])
+    trainer = trainer_for(read_recipe(recipe_path, settings=settings), data, tmp_path / "run")
+    trainer.run()
+    assert "6 of 6 crops in training are blank" in caplog.text
+    assert "2 of 2 crops in validation are blank" in caplog.text
+    assert [float(row["train_loss_fixed"]) for row in _curves(tmp_path / "run")] == [0.0]
+    again = trainer_for(read_recipe(recipe_path, settings=[*settings, "epochs=2"]), data, tmp_path / "run")
+    for picture in data.glob("*.png"):
+        picture.unlink()
+    with pytest.raises(ImageReadError, match=r"^\S+\.png: no such file; check the folder of pictures$"):
+        again.run()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    trainer = trainer_for(read_recipe(recipe_path, settings=["learning_rate=1e9"]), figure_data, tmp_path)
+    with pytest.raises(ConfigError, match=r"not a finite number any more \(epoch \d, batch \d\); start anew with a"):
+        trainer.run()
+    assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_a_precision_once_measured_is_kept(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
@@ -174,7 +271,7 @@ def test_the_last_good_state_survives_a_full_disk(recipe_path: Path, figure_data
     assert done.returncode == 0, done.stderr
     assert "state.safetensors: cannot be written" in done.stdout
     assert trainer_for(read_recipe(recipe_path), figure_data, run).progress.step == 1
-    assert {path.name for path in run.iterdir()} == {"state.safetensors"}
+    assert {path.name for path in run.iterdir()} - {".training.lock"} == {"state.safetensors"}
 
 
 def test_a_run_stops_early_when_validation_does_not_improve(

@@ -33,7 +33,8 @@ def test_missing_pictures_are_left_out_and_an_empty_set_is_an_error(
 ) -> None:
     (tmp_path / "annotations.json").write_bytes((figure_data / "annotations.json").read_bytes())
     recipe = read_recipe(recipe_path)
-    with caplog.at_level("INFO"), pytest.raises(AnnotationError, match="nobody with a labelled joint"):
+    problem = r"nobody with a labelled joint and a picture \(picture missing: 8\); check the source"
+    with caplog.at_level("INFO"), pytest.raises(AnnotationError, match=problem):
         load_sources(recipe, tmp_path)
     assert "'picture missing': 8" in caplog.text
 
@@ -101,6 +102,29 @@ def test_what_cannot_be_used_is_counted_by_reason(recipe_path: Path, figure_data
     }
     outside = next(person for person in part.training if person.image_id == content["images"][5]["id"])
     assert outside.visibility.tolist().count(0) == 1
+
+
+def test_pictures_may_lie_in_folders_of_their_own(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    content = json.loads((figure_data / "annotations.json").read_text())
+    for entry in content["images"]:
+        entry["file_name"] = f"part/{entry['file_name']}"
+    shutil.copytree(figure_data, tmp_path / "part")
+    (tmp_path / "part" / content["images"][0]["file_name"].split("/")[1]).rename(tmp_path / "elsewhere.png")
+    content["images"][1]["file_name"] = "\0"
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (part,) = load_sources(_without_validation(recipe_path), tmp_path)
+    assert len(part.training) == 6
+    assert part.left_out == {"picture missing": 2}
+
+
+def test_boxes_beyond_the_picture_are_counted(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(figure_data, tmp_path / "data")
+    content = json.loads((figure_data / "annotations.json").read_text())
+    for index, box in enumerate(([1e6, 1e6, 10, 10], [10, 10, 1e308, 1e308], [10, 10, 1e-300, 1e-300])):
+        content["annotations"][index]["bbox"] = box
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(content))
+    (part,) = load_sources(_without_validation(recipe_path), tmp_path / "data")
+    assert (len(part.training), part.left_out) == (5, {"box off its picture": 3})
 
 
 def _without_validation(recipe_path: Path) -> Recipe:
