@@ -107,7 +107,8 @@ class Tally:
 
     def recent(self, crops: int) -> tuple[float, float]:
         """Return the mean fixed loss and PCK@0.05 of the last crops."""
-        near, counted = (np.concatenate(each[-crops:])[-crops:] for each in (self.distances, self.counted))
+        near = np.concatenate(self.distances[-crops:])[-crops:]
+        counted = np.concatenate(self.counted[-crops:])[-crops:]
         return float(np.mean(self.loss_fixed[-crops:])), pck(near, counted, threshold=0.05)
 
 
