@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import ModelContract
 from lbkit.core.files import remove_leftovers
+from lbkit.core.pipeline import single_threaded_opencv
 from lbkit.core.records import record_to_mapping
 from lbkit.errors import ConfigError, InputError, LbkitError, MissingDependencyError, OutputError
 from lbkit.evaluation.pck import relative_distances
@@ -415,7 +416,9 @@ class Trainer:
 def _with_own_errors(batches: Iterable[T]) -> Iterator[T]:
     """Pass batches on; what a worker raised comes with its traceback as text, and is raised again in its own words."""
     try:
-        yield from batches
+        # A worker forked while OpenCV has threads would wait for threads that it does not have.
+        with single_threaded_opencv():
+            yield from batches
     except LbkitError as error:
         lines = str(error).splitlines()
         if len(lines) == 1:
@@ -437,5 +440,6 @@ def _one_thread(worker: int) -> None:  # noqa: ARG001
     """Keep a worker to one thread: the cores belong to the network."""
     import cv2
 
-    cv2.setNumThreads(1)
+    if cv2.getNumThreads() != 1:  # a spawned worker's own; a forked one must not touch its parent's threads
+        cv2.setNumThreads(1)
     torch.set_num_threads(1)

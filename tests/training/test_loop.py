@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -319,3 +321,15 @@ def test_tensorboard_and_figures_show_the_run(recipe_path: Path, figure_data: Pa
     for name in ("curves-loss.png", "curves-pck.png"):
         assert (run / name).stat().st_size > 5_000
     assert all(0 <= float(row["waiting"]) <= 1 and float(row["images_per_s"]) > 0 for row in rows)
+
+
+def test_workers_start_though_opencv_has_threads_at_work(recipe_path: Path, figure_data: Path, tmp_path: Path) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 5)  # starts OpenCV's threads
+        trainer = trainer_for(read_recipe(recipe_path, settings=["workers=1"]), figure_data, tmp_path / "run")
+        assert trainer.run() is not None
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(before)
