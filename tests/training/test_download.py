@@ -667,7 +667,8 @@ def test_command_failures(tmp_path: Path, server: Server) -> None:
 
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from training import data, download
 pics = download.Archive("pics", "zips/pics.zip", {size}, "{md5}", unpacked_bytes=1000, folder="pics", pictures=6)
 data.COCO_ARCHIVES = table = {{"pics": pics}}
