@@ -64,6 +64,7 @@ class Augmentation:
         half_body: Probability of a crop about the legs instead of the whole person.
         legs_only: Probability of cutting the picture off above the hips.
         cut_off: Probability of an edge or something in front that ends the person below the hips or at a side.
+        bystander: Probability of somebody from another picture beside, behind or in front.
         color: Probability of a change of brightness, contrast and saturation.
         gray: Probability of losing all colour.
         blur: Probability of a Gaussian blur.
@@ -80,6 +81,7 @@ class Augmentation:
     half_body: float = 0.15
     legs_only: float = 0.15
     cut_off: float = 0.0
+    bystander: float = 0.0
     color: float = 0.6
     gray: float = 0.05
     blur: float = 0.1

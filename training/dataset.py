@@ -16,6 +16,7 @@ from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
 from lbkit.errors import ImageReadError
 from lbkit.evaluation.pck import box_heights_px
 from training.augment import ColorVariation, Person, varied_transform, vary_framing
+from training.bystanders import add_bystander
 from training.config import Augmentation, Recipe
 from training.distributed import ALONE, Processes
 from training.people import Annotated
@@ -89,6 +90,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         if self.plan is None:
             transform = CropTransform.from_box(person.box_xyxy, self.size, padding=padding)
         else:
+            person = self._in_company(person, rng)
             person = vary_framing(person, self.plan, rng=rng)
             transform, flip = varied_transform(person, self.plan, size=self.size, padding=padding, rng=rng)
         crop = transform.warp(person.image, border_value=self.contract.crop.border_value)
@@ -97,6 +99,13 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         importance = np.where(entry.visibility == 1, entry.hidden_weight, 1.0)
         labels = self._labels(person, transform, importance, flip=flip)
         return {"image": image, "height": height, "is_read": is_read, **labels}
+
+    def _in_company(self, person: Person, rng: np.random.Generator) -> Person:
+        """Paste somebody else of the training people in now and then."""
+        if self.plan is None or not self.plan.bystander or rng.random() >= self.plan.bystander or person is NOBODY:
+            return person
+        other = self._read(self.people[int(rng.integers(len(self.people)))], rng)
+        return person if other is NOBODY else add_bystander(person, other, rng=rng)
 
     def _colored(self, crop: ImageArray, seed: int) -> Tensor:
         if self.color is None:
