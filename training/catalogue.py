@@ -15,9 +15,10 @@ import click
 
 from lbkit.core.contract import MODEL_NAMES, ModelContract
 from lbkit.core.files import atomic_path
-from lbkit.errors import InputError, LbkitError
+from lbkit.errors import InputError
 from lbkit.models.checkpoint import Checkpoint, load_checkpoint
 from lbkit.runtime.ort_backend import OrtBackend
+from training.endings import errors_as_lines
 from training.ship import figure_rows
 
 
@@ -109,15 +110,13 @@ def rewrite_section(path: Path, name: str, *, lines: list[str]) -> None:
 )
 def main(root: Path) -> None:
     """Rewrite the tables of shipped models in README.md, exported/README.md and training/README.md."""
-    try:
+    with errors_as_lines(on_interrupt="each table is either the old or the new one"):
         models = model_rows(root / "exported")
         for document in (root / "README.md", root / "exported" / "README.md"):
             rewrite_section(document, "models", lines=models)
         training, checkpoints = root / "training" / "README.md", root / "training" / "checkpoints"
         rewrite_section(training, "shipped", lines=training_rows(checkpoints))
         rewrite_section(training, "figures", lines=shipped_figures(checkpoints))
-    except LbkitError as error:
-        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

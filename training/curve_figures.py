@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbkit.core.files import atomic_path, refuse_overwrite
-from lbkit.errors import ConfigError, InputError, LbkitError, MissingDependencyError
+from lbkit.errors import ConfigError, InputError, MissingDependencyError
+from training.endings import errors_as_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +35,7 @@ NOTE = (
     "1/6 divides the sum over the joints by 6, visible by the labelled joints. Missing joints make the loss by 1/6 "
     "look lower on validation, not a better network: an unlabelled joint adds 0 and the divisor stays 6."
 )
+
 CROPS_NOTE = "Training is measured on varied crops during the epoch, validation on plain crops after it."
 STAGES_NOTE = "Stages with another crop size or sigma have losses on another scale: they are means over cells."
 PCK_NOTE = "A joint is right within 0.05 or 0.10 of the height of the person's box made 4:3."
@@ -461,10 +463,8 @@ def main(
     """Draw RUN's loss and PCK as NAME-loss.png and NAME-pck.png; several runs are the stages of one network."""
     if not name or Path(name).name != name:
         raise click.BadParameter(f"{name!r} is not the beginning of a file's name", param_hint="--name")
-    try:
+    with errors_as_lines(on_interrupt="figures drawn so far are whole"):
         written = write_curve_figures(runs, output=output, name=name, title=title, labels=labels, force=force)
-    except LbkitError as error:
-        raise click.ClickException(str(error)) from error
     for path in written:
         click.echo(f"wrote {path}")
 

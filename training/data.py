@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,11 +23,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from lbkit.cli.main import INTERRUPTED
-from lbkit.cli.messages import plain_line
 from lbkit.cli.options import NearestChoice, force_option, json_option
-from lbkit.errors import LbkitError
 from training.download import COCO_ARCHIVES, COCO_URL, Watch, download_coco, next_command
+from training.endings import errors_as_lines, tell_error
 from training.subsets import MINI_PERSONS, RULES, SubsetReport, SubsetRule, write_subset
 
 log = logging.getLogger(__name__)
@@ -57,12 +54,12 @@ def download(ctx: click.Context, *, root: Path, parts: tuple[str, ...], url: str
         raise click.BadParameter(f"{url!r} does not begin with http:// or https:// and a host", param_hint="--url")
     console = Console(stderr=True)
     _start_logging(console)
-    with _errors_as_lines(ctx, on_interrupt="run the same line again to go on"), _Progress(console) as watch:
+    with errors_as_lines(on_interrupt="run the same line again to go on"), _Progress(console) as watch:
         report = download_coco(
             root, parts or tuple(COCO_ARCHIVES), base_url=url, keep_archives=keep_archives, watch=watch
         )
     for problem in report.problems:
-        click.echo(plain_line(f"error: {problem}"), err=True)
+        tell_error(problem)
     if report.whole:
         click.echo(f"whole in {root}: {', '.join(report.whole)}")
         click.echo(f"next: {next_command(report)}")
@@ -83,9 +80,7 @@ def download(ctx: click.Context, *, root: Path, parts: tuple[str, ...], url: str
 )
 @force_option
 @json_option
-@click.pass_context
 def subset(
-    ctx: click.Context,
     annotations: Path,
     *,
     rule: str,
@@ -106,7 +101,7 @@ def subset(
     if given and rule != "mini":
         raise click.UsageError(f"--{next(iter(given))} goes with --rule mini only")
     _start_logging(Console(stderr=True))
-    with _errors_as_lines(ctx, on_interrupt="nothing was written"):
+    with errors_as_lines(on_interrupt="nothing was written"):
         asked = SubsetRule(rule, **given)  # type: ignore[arg-type]
         report = write_subset(annotations, output, rule=asked, images=images, force=force)
     if as_json:
@@ -130,17 +125,14 @@ def subset(
 )
 @click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json")
 @force_option
-@click.pass_context
-def teach(
-    ctx: click.Context, annotations: Path, *, images: Path, teacher_path: Path, output: Path, force: bool
-) -> None:
+def teach(annotations: Path, *, images: Path, teacher_path: Path, output: Path, force: bool) -> None:
     """Write a COCO file again with unlabelled joints filled in, as v = 1, and contradicted labels taken out."""
     from training.teacher import MoveNet
     from training.teacher import teach as hear
 
     console = Console(stderr=True)
     _start_logging(console)
-    with _errors_as_lines(ctx, on_interrupt="nothing was written"), _Progress(console, unit="people") as watch:
+    with errors_as_lines(on_interrupt="nothing was written"), _Progress(console, unit="people") as watch:
         done = hear(
             annotations,
             output,
@@ -182,19 +174,6 @@ def _start_logging(console: Console) -> None:
         logging.basicConfig(level=logging.INFO, handlers=[plain])
     else:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-
-
-@contextmanager
-def _errors_as_lines(ctx: click.Context, *, on_interrupt: str) -> Iterator[None]:
-    """End with one line for an error that is meant for people, and for Ctrl-C."""
-    try:
-        yield
-    except LbkitError as error:
-        click.echo(plain_line(f"error: {error}"), err=True)
-        ctx.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; {on_interrupt}", err=True)
-        ctx.exit(INTERRUPTED)
 
 
 class _Progress:

@@ -13,6 +13,11 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
+from lbkit.errors import ConfigError
+
+_TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_START_ANEW = "start with torchrun, or unset WORLD_SIZE for one process"
+
 T = TypeVar("T")
 
 
@@ -73,19 +78,42 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
     Yields:
         This process among the others, and its device.
+
+    Raises:
+        ConfigError: The device cannot be used, or the variables that torchrun sets are not whole.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _world_size()
+    if count > 1 and device.startswith("cuda"):
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    _refuse_unusable(device)
     if count == 1 or not distributed.is_available():
         yield Processes(), device
         return
     if device.startswith("cuda"):
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size()), device
     finally:
         distributed.destroy_process_group()
+
+
+def _world_size() -> int:
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"WORLD_SIZE is {text!r}, no number of processes", remedy=_START_ANEW)
+    missing = [name for name in _TORCHRUN_VARIABLES if name not in os.environ]
+    if int(text) > 1 and missing:
+        raise ConfigError(f"WORLD_SIZE is {text}, but {', '.join(missing)} is not set", remedy=_START_ANEW)
+    return int(text)
+
+
+def _refuse_unusable(device: str) -> None:
+    try:
+        torch.ones(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # by kind of device and build of PyTorch
+        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"device {device!r} cannot be used: {words}", remedy="give --device cpu") from error
 
 
 class WholeBatchNorm2d(nn.BatchNorm2d):

@@ -32,6 +32,7 @@ from lbkit.evaluation.pck import box_heights_px, pck, relative_distances
 from lbkit.models.checkpoint import load_checkpoint
 from lbkit.models.torch_backend import TorchBackend
 from training.curve_figures import new_figure, save_figure
+from training.endings import errors_as_lines, tell_error
 from training.losses import JointsMSELoss
 
 if TYPE_CHECKING:
@@ -364,15 +365,15 @@ def main(
     if bool(ids) == bool(count):
         raise click.UsageError("give either --person, once or more, or --random")
     results: list[Path | LbkitError] = []
-    try:
+    with errors_as_lines(on_interrupt="pictures drawn so far are whole"):
         coco = read_coco(annotations)
         persons = find_persons(coco, ids) if count is None else random_persons(coco, count, seed=seed)
         for result in write_panels(checkpoints, coco, persons=persons, images=images, output=output, force=force):
             results.append(result)
-            is_error = isinstance(result, LbkitError)
-            click.echo(f"Error: {result}" if is_error else f"wrote {result}", err=is_error)
-    except LbkitError as error:
-        raise click.ClickException(str(error)) from error
+            if isinstance(result, LbkitError):
+                tell_error(result)
+            else:
+                click.echo(f"wrote {result}")
     if any(isinstance(result, LbkitError) for result in results):
         raise SystemExit(1)
 

@@ -16,11 +16,12 @@ from lbkit.core.backend import Backend
 from lbkit.core.contract import Figure
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.files import refuse_overwrite
-from lbkit.errors import LbkitError
+from lbkit.errors import ConfigError
 from lbkit.evaluation.flip import FlipAveraged
 from lbkit.evaluation.persons import CocoRoot, EvaluatedPersons, evaluate_persons
 from lbkit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lbkit.models.torch_backend import TorchBackend
+from training.endings import errors_as_lines
 
 log = logging.getLogger(__name__)
 
@@ -91,19 +92,32 @@ def main(
 ) -> None:
     """Measure CHECKPOINTS, print the table and, with --output, write them there by their model's name."""
     root, measured = CocoRoot(coco, split), []
-    try:
-        for path in checkpoints:
-            measured.append(measure(load_checkpoint(path), root, data_name=data_name or coco.resolve().name))
+    with errors_as_lines(on_interrupt="what was written is whole"):
+        loaded = [load_checkpoint(path) for path in checkpoints]
+        if output:  # before minutes of measuring
+            _refuse_targets(loaded, output, force=force)
+        for checkpoint in loaded:
+            measured.append(measure(checkpoint, root, data_name=data_name or coco.resolve().name))
             if output:
                 _write(measured[-1], output, force=force)
-    except LbkitError as error:
-        raise click.ClickException(str(error)) from error
     click.echo("\n".join(figure_rows(measured)))
 
 
+def _refuse_targets(checkpoints: list[Checkpoint], folder: Path, *, force: bool) -> None:
+    targets = [_target(checkpoint, folder) for checkpoint in checkpoints]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise ConfigError(f"{targets.count(target)} checkpoints would be written", where=target, remedy="give one")
+        refuse_overwrite(target, force=force)
+
+
+def _target(checkpoint: Checkpoint, folder: Path) -> Path:
+    return folder / f"{checkpoint.contract.model}.safetensors"
+
+
 def _write(checkpoint: Checkpoint, folder: Path, *, force: bool) -> None:
-    target = folder / f"{checkpoint.contract.model}.safetensors"
-    refuse_overwrite(target, force=force)
+    target = _target(checkpoint, folder)
+    refuse_overwrite(target, force=force)  # once more: measuring takes minutes
     save_checkpoint(target, checkpoint)
     click.echo(f"wrote {target}", err=True)
 

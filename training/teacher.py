@@ -22,7 +22,7 @@ from lbkit.core.coco import CocoFile, CocoPerson, is_outside, read_coco
 from lbkit.core.files import atomic_path, refuse_overwrite
 from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
 from lbkit.core.keypoints import LOWER_BODY_6
-from lbkit.errors import ImageReadError, ModelError
+from lbkit.errors import AnnotationError, ImageReadError, ModelError, OutputError
 from lbkit.evaluation.pck import box_heights_px
 from lbkit.runtime.providers import open_session
 from training.pictures import read_annotated
@@ -153,11 +153,13 @@ def teach(
         watch: Called with how many of how many people are done.
 
     Raises:
-        AnnotationError: The file cannot be read or is not COCO.
-        OutputError: `output` is there already or cannot be written.
+        AnnotationError: The file cannot be read, is not COCO, or has a teacher's opinion in it already.
+        OutputError: `output` is there already, is the labels' own file or cannot be written.
     """
+    _refuse_own_labels(annotations, output)
     refuse_overwrite(output, force=force)
     coco, content = read_coco(annotations), json.loads(annotations.read_bytes())
+    _refuse_taught(content, annotations)
     changed, done = _opinions(coco, images, teacher, strictness, watch)
     for entry in content["annotations"]:
         if isinstance(entry, dict) and entry.get("id") in changed:
@@ -169,11 +171,23 @@ def teach(
     return dict(done)
 
 
+def _refuse_own_labels(annotations: Path, output: Path) -> None:
+    if output.exists() and annotations.exists() and output.samefile(annotations):
+        raise OutputError("the labels would be lost", where=output, remedy="give --output another name")
+
+
+def _refuse_taught(content: Mapping[str, Any], path: Path) -> None:
+    info = content.get("info")
+    if isinstance(info, dict) and TEACHER_KEY in info:
+        raise AnnotationError("has a teacher's opinion in it already", where=path, remedy="give the file it came from")
+
+
 def _opinions(
     coco: CocoFile, images: Path, teacher: Teacher, strictness: Strictness, watch: Callable[[int, int], object] | None
 ) -> tuple[dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]], Counter[str]]:
     changed, done, asked = {}, Counter[str](), 0
-    for image_id, persons in coco.persons_by_image().items():
+    for image_id, everybody in coco.persons_by_image().items():
+        persons = [person for person in everybody if not person.is_crowd]
         path = images / coco.images[image_id].file_name
         try:
             image = read_annotated(path) if persons else None
@@ -189,7 +203,7 @@ def _opinions(
             )
             changed[person.ann_id] = joints, visibility
             done.update(counts)
-        asked += len(persons)
+        asked += len(everybody)
         if watch:
             watch(asked, len(coco.persons))
     return changed, done

@@ -13,12 +13,13 @@ import click
 import torch
 
 from lbkit import __version__
-from lbkit.errors import ConfigError, LbkitError
+from lbkit.errors import ConfigError
 from lbkit.models.checkpoint import Checkpoint, load_checkpoint
 from lbkit.models.registry import bare_contract, build_model, find_architecture
 from lbkit.models.resnet import load_backbone
 from training.config import Recipe, read_recipe
 from training.distributed import ALONE, Processes, joined
+from training.endings import errors_as_lines
 from training.loop import Trainer
 from training.people import load_sources
 
@@ -48,15 +49,13 @@ def main(
     """Train by RECIPE; run the same line again to go on after a stop."""
     if backbone_weights:
         settings = (*settings, f"backbone_weights={backbone_weights}")
-    try:
+    with errors_as_lines(on_interrupt=f"run the same line again to go on from the last saved state in {output}"):
         recipe = read_recipe(recipe_path, settings=settings)
         with joined(device) as (processes, own_device):
             level = logging.INFO if processes.is_first else logging.WARNING
             logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
             trainer = make_trainer(recipe, data=data, output=output, device=own_device, processes=processes)
             best = trainer.run(max_minutes=max_minutes, save_minutes=save_minutes)
-    except LbkitError as error:
-        raise click.ClickException(str(error)) from error
     if processes.is_first:
         _tell(trainer, best, output)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lbkit.errors import ConfigError
 from training.config import read_recipe
-from training.distributed import Processes
+from training.distributed import Processes, joined
 from training.train import make_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -52,3 +52,31 @@ def test_shares_are_disjoint_and_whole() -> None:
     items = list(range(10))
     shares = [Processes(rank, 3).share_of(items) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == items
+
+
+@pytest.mark.parametrize(
+    ("device", "environment", "message"),
+    [
+        ("gpu", {}, r"device 'gpu' cannot be used: .*give --device cpu"),
+        ("meta", {}, r"device 'meta' cannot be used"),
+        ("cuda:99", {}, r"device 'cuda:99' cannot be used"),
+        ("cpu", {"WORLD_SIZE": "two"}, r"WORLD_SIZE is 'two', no number of processes; start with torchrun"),
+        ("cpu", {"WORLD_SIZE": "0"}, r"WORLD_SIZE is '0'"),
+        ("cpu", {"WORLD_SIZE": "2", "RANK": "0"}, r"LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
+    ],
+)
+def test_what_cannot_be_joined_is_said(
+    monkeypatch: pytest.MonkeyPatch, device: str, environment: dict[str, str], message: str
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message), joined(device):
+        pass
+
+
+def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined("cpu") as (processes, device):
+        assert (processes.count, device) == (1, "cpu")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lbkit.core.coco import CocoPerson, read_coco
 from lbkit.core.geometry import FloatArray, ImageArray
-from lbkit.errors import ModelError, OutputError
+from lbkit.errors import AnnotationError, ModelError, OutputError
 from training.data import main
 from training.teacher import MoveNet, Strictness, second_opinion, teach
 
@@ -159,3 +159,29 @@ def test_the_command_tells_what_it_did(figure_data: Path, tmp_path: Path) -> Non
     again = CliRunner().invoke(main, line)
     assert again.exit_code == 1
     assert "exists already" in again.output
+
+
+def test_labels_are_never_lost_to_their_own_file_nor_taught_twice(figure_data: Path, tmp_path: Path) -> None:
+    source = tmp_path / "annotations.json"
+    source.write_bytes((figure_data / "annotations.json").read_bytes())
+    before = source.read_bytes()
+    (tmp_path / "link.json").hardlink_to(source)
+    for target in (source, tmp_path / "link.json"):
+        with pytest.raises(OutputError, match="the labels would be lost"):
+            teach(source, target, images=figure_data, teacher=Sure(), teacher_name="sure", force=True)
+    assert source.read_bytes() == before
+    teach(source, tmp_path / "taught.json", images=figure_data, teacher=Sure(), teacher_name="sure")
+    with pytest.raises(AnnotationError, match=r"taught\.json: has a teacher's opinion in it already"):
+        teach(
+            tmp_path / "taught.json", tmp_path / "twice.json", images=figure_data, teacher=Sure(), teacher_name="sure"
+        )
+
+
+def test_nobody_asks_about_a_crowd(figure_data: Path, tmp_path: Path) -> None:
+    source, content = tmp_path / "crowd.json", json.loads((figure_data / "annotations.json").read_text())
+    crowd = content["annotations"][0]
+    crowd["iscrowd"] = 1
+    source.write_text(json.dumps(content))
+    teach(source, tmp_path / "taught.json", images=figure_data, teacher=Sure(), teacher_name="sure")
+    written = json.loads((tmp_path / "taught.json").read_text())["annotations"]
+    assert written[0]["keypoints"] == crowd["keypoints"]
