@@ -26,7 +26,7 @@ from typing import Any, Final
 from lbkit import __version__
 from lbkit.core.files import atomic_path
 from lbkit.errors import InputError, LbkitError, OutputError
-from training.sole_use import sole_use
+from lbkit.scale.sole_use import sole_use
 
 log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from lbkit.core.records import record_to_mapping
 from lbkit.errors import ConfigError, InputError, LbkitError, MissingDependencyError, OutputError
 from lbkit.evaluation.pck import relative_distances
 from lbkit.models.checkpoint import Checkpoint, checkpoint_state, save_checkpoint, state_sha256
+from lbkit.scale.sole_use import sole_use
 from training.config import Recipe
 from training.curve_figures import refresh_curve_figures
 from training.curves import EventLog, Tally, write_row
@@ -32,7 +33,6 @@ from training.distributed import ALONE, Processes
 from training.learner import Learner
 from training.people import SourcePeople, people_sha256
 from training.schedule import learning_rate
-from training.sole_use import sole_use
 from training.state import Progress, RunState, load_state, read_settings, save_state
 
 log = logging.getLogger(__name__)

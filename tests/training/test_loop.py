@@ -20,7 +20,7 @@ from training.config import Recipe, read_recipe
 from training.ema import MovingAverage
 from training.loop import Trainer
 from training.precision import choose_precision
-from training.sole_use import sole_use
+from lbkit.scale.sole_use import sole_use
 from training.train import make_trainer
 
 

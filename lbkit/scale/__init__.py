@@ -1,0 +1,1 @@
+"""Runs over more pictures than one sitting holds: shards that survive a crash."""
