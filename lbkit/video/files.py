@@ -172,13 +172,9 @@ class VideoFile:
         frame = next(self._decoded, None)
         if frame is None:
             broken = f" ({self.broken_frames} broken packets)" if self.broken_frames else " (0 frames)"
-            raise VideoReadError(
-                f"holds no picture that can be decoded{broken}", where=self.name, remedy=_COPY_AGAIN
-            )
+            raise VideoReadError(f"holds no picture that can be decoded{broken}", where=self.name, remedy=_COPY_AGAIN)
         if min(frame.width, frame.height) < MIN_SIDE_PX:
-            raise VideoReadError(
-                f"is {frame.width}x{frame.height} pixels, too small to show a person", where=self.name
-            )
+            raise VideoReadError(f"is {frame.width}x{frame.height} pixels, too small to show a person", where=self.name)
         return frame
 
     def _all_frames(self) -> Iterator[Any]:
@@ -211,7 +207,8 @@ class VideoFile:
         if self._rate is None:
             return None
         if self._stream.duration:
-            return round(self._stream.duration * self._stream.time_base * self._rate)
+            seconds = Fraction(self._stream.duration) * self._stream.time_base
+            return round(float(seconds * self._rate))
         if self._container.duration:
             return round(Fraction(self._container.duration, 1_000_000) * self._rate)
         return None
@@ -256,7 +253,9 @@ def _check_file(path: Path) -> None:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise VideoReadError(f"cannot be read ({error.strerror})", where=path, remedy="check its permissions") from error
+        raise VideoReadError(
+            f"cannot be read ({error.strerror})", where=path, remedy="check its permissions"
+        ) from error
 
 
 def _positive(rate: Fraction | None) -> Fraction | None:

@@ -205,7 +205,8 @@ class _LateRgb:
         self._bgr = bgr
 
     def __call__(self) -> ImageArray:
-        return cv2.cvtColor(self._bgr, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]  # OpenCV's stubs allow any numbers
+        image: ImageArray = cv2.cvtColor(self._bgr, cv2.COLOR_BGR2RGB)
+        return image
 
 
 def open_camera(number: int) -> LiveVideo:
