@@ -25,7 +25,7 @@ LOST_SCORES = (0.1, 0.25)
 """The same from a model's PCK@0.05, within these limits. On 80 pictures of people and 56 of empty rooms and grounds,
 fpn (PCK 0.51) gives people 0.43 to 1.01 and the rest a median of 0.21, cnn (0.27) 0.11 to 0.66 and 0.16."""
 
-LEG_MEMORY_S = 4.0
+LEG_MEMORY_S = 8.0
 """How slowly a leg that looked long is forgotten: its length falls to a third in this time, unless it is seen again."""
 
 SETTLED_IOU = 0.6
