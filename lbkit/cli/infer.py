@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lbkit.cli.infer_run import RunOptions, box_settings, do_run, is_run_folder, make_plan, run_options
 from lbkit.cli.infer_video import (
     DETECTOR_PREFIX,
     VideoRequest,
@@ -30,12 +32,11 @@ from lbkit.cli.options import (
     force_option,
     is_quiet,
     model_option,
-    output_option,
     provider_option,
     threads_option,
 )
 from lbkit.cli.report import RunReport, native_stderr_silenced
-from lbkit.errors import AnnotationError
+from lbkit.errors import AnnotationError, InputError
 
 if TYPE_CHECKING:
     from lbkit.core.estimator import PoseEstimator
@@ -103,11 +104,18 @@ class _Request:
 @click.option(
     "--format",
     "result_format",
-    type=NearestChoice(FORMAT_CHOICES),
-    help="jsonl: a line a picture; csv: a row a person; coco: a COCO results list, only with --boxes coco:FILE.json.  "
-    "[default: csv if --output ends in .csv, else jsonl]",
+    type=NearestChoice((*FORMAT_CHOICES, "parquet")),
+    help="jsonl: a line a picture; csv: a row a person; coco: a COCO results list, only with --boxes coco:FILE.json; "
+    "parquet: a row a person, only into a folder.  [default: csv if --output ends in .csv, else jsonl]",
 )
-@output_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="A file, which appears whole or not at all, or a folder (a name without a suffix) for long runs: parts, "
+    "failures.jsonl and a manifest, which --resume goes on with after a stop, a crash or a kill.",
+)
 @click.option(
     "--draw",
     type=click.Path(path_type=Path),
@@ -137,6 +145,7 @@ class _Request:
     help="Look at every N-th frame of a video.",
 )
 @click.option("--show", is_flag=True, help="Show a video's frames in a window as they are found; q ends.")
+@run_options
 @decoder_option
 @batch_size_option
 @threads_option
@@ -154,6 +163,12 @@ def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | No
     """
     runtime = {name: chosen.pop(name) for name in ("provider", "decoder", "batch_size", "threads")}
     stride, show = chosen.pop("stride"), chosen.pop("show")
+    run = RunOptions.taken_from(chosen)
+    draws = chosen["draw"] is not None or chosen["heatmaps"] is not None
+    is_run = is_run_folder(chosen["output"]) and not chosen_videos(chosen["sources"])
+    run.check(is_folder=is_run, result_format=result_format, boxes=chosen["boxes"], draws=draws)
+    if is_run:
+        ctx.exit(_infer_into_folder(run, result_format, chosen, model=model, runtime=runtime))
     request = _checked_request(result_format=result_format, **chosen)
     if videos := chosen_videos(request.sources):
         ctx.exit(_infer_videos(request, videos, model=model, runtime=runtime, stride=stride, show=show))
@@ -179,6 +194,45 @@ def _infer_videos(
     wanted = VideoRequest(sources=videos, stride=stride, show=show, **shared)
     check_video_options(wanted, heatmaps=request.heatmaps, recursive=request.recursive)
     return infer_videos(wanted, model=model, runtime=runtime)
+
+
+def _infer_into_folder(
+    run: RunOptions, part_format: str | None, chosen: dict[str, Any], *, model: str, runtime: dict[str, Any]
+) -> int:
+    from lbkit.core.sources import find_pictures
+    from lbkit.runtime.loading import find_model, load_model
+
+    request = _checked_request(result_format="jsonl", **chosen)
+    plan, estimator = _box_plan(request.boxes, runtime), load_model(model, **runtime)
+    path = find_model(model)
+    settings = {
+        "model": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "decoder": estimator.decoder,
+        "boxes": box_settings(request.boxes),
+        "sources": list(request.sources),
+        "recursive": request.recursive,
+    }
+    folder = make_plan(
+        chosen["output"], run, part_format=part_format, settings=settings, keypoints=estimator.contract.keypoints
+    )
+
+    def sources() -> Iterator[Path | InputError]:
+        return find_pictures(request.sources, listed=_stdin_lines(), recursive=request.recursive)
+
+    if run.engine == "local":
+        remade = replace(request, force=request.force or run.resume)  # drawings of an unfinished part are there already
+        return do_run(folder, run, sources=sources, infer=lambda pictures: _results(remade, estimator, plan, pictures))
+    from lbkit.scale.ray_job import LOCAL, RayPlan, Work, ray_inference
+
+    options = {name: runtime[name] for name in ("provider", "decoder", "batch_size")}
+    cluster = RayPlan(
+        address=run.ray_address or LOCAL,
+        actors=run.actors,
+        cpus_per_actor=run.cpus_per_actor,
+        gpus_per_actor=run.num_gpus_per_actor,
+    )
+    with ray_inference(Work(path, plan, options), cluster) as infer:
+        return do_run(folder, run, sources=sources, infer=infer)
 
 
 def _check_picture_options(request: _Request, *, stride: int, show: bool) -> None:
@@ -234,13 +288,15 @@ def _walk(
 ) -> None:
     from lbkit.core.box_files import BoxTable
     from lbkit.core.results import result_writer
+    from lbkit.core.sources import find_pictures
 
     writer = result_writer(request.format, estimator.contract.keypoints)
     table = plan if isinstance(plan, BoxTable) else None
     if table is not None:
         report.tell(table.problems)
     write(writer.begin())
-    for result in _results(request, estimator, plan):
+    pictures = find_pictures(request.sources, listed=_stdin_lines(), recursive=request.recursive)
+    for result in _results(request, estimator, plan, pictures):
         write(writer.rows(result))
         report.take(result)
     write(writer.end())
@@ -249,13 +305,14 @@ def _walk(
         report.tell([AnnotationError("names none of the pictures", where=table.path, remedy=remedy)])
 
 
-def _results(request: _Request, estimator: PoseEstimator, plan: BoxPlan) -> Iterator[ImageResult]:
+def _results(
+    request: _Request, estimator: PoseEstimator, plan: BoxPlan, pictures: Iterable[Path | InputError]
+) -> Iterator[ImageResult]:
     from lbkit.core.overlays import PictureFolder, draw_results
     from lbkit.core.pipeline import run_inference
-    from lbkit.core.sources import find_pictures
 
     results = run_inference(
-        find_pictures(request.sources, listed=_stdin_lines(), recursive=request.recursive),
+        pictures,
         estimator,
         boxes=plan,
         keep_images=request.draw is not None,
