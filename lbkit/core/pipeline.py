@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -27,6 +28,8 @@ from lbkit.core.results import ImageResult, PersonView
 from lbkit.core.search import PersonSearch
 from lbkit.core.threads import thread_limits
 from lbkit.errors import AnnotationError, BoxError, ImageReadError, InputError, ModelError
+
+logger = logging.getLogger(__name__)
 
 BoxPlan = BoxTable | Literal["whole", "auto"]
 """Where people are looked for: in a file's boxes, on the whole picture, or in a box found by the model itself."""
@@ -173,9 +176,15 @@ class _Loader:
         if isinstance(picture, InputError):
             return _Job(None, problems=[picture])
         try:
-            image = read_image(picture)
+            return self._load(picture)
         except ImageReadError as error:
             return _Job(picture, problems=[error])
+        except Exception as error:  # a fault of ours or of OpenCV on one picture must not cost the others
+            logger.debug("reading %s failed", picture, exc_info=True)
+            return _Job(picture, problems=[_unforeseen(error, picture)])
+
+    def _load(self, picture: Path) -> _Job:
+        image = read_image(picture)
         self._latest_bytes = image.nbytes
         job = _Job(picture, size=ImageSize.of(image), image=image)
         self._place_people(job, image)
@@ -207,6 +216,15 @@ class _Loader:
         job.boxes_xyxy = np.array([box.xyxy for box in good], dtype=np.float64).reshape(-1, 4)
         job.person_ids = tuple(box.person_id for box in good)
         job.image_id = entry.image_id
+
+
+def _unforeseen(error: Exception, picture: Path) -> ImageReadError:
+    if isinstance(error, MemoryError):
+        remedy = "give fewer or smaller pictures, or --batch-size 1"
+        return ImageReadError("does not fit into memory", where=picture, remedy=remedy)
+    words = " ".join(str(error).split())[:200]
+    problem = f"cannot be used ({type(error).__name__}: {words})"
+    return ImageReadError(problem, where=picture, remedy="convert it to PNG; -vv shows where it fails, which is a bug")
 
 
 def _checked(
