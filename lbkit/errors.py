@@ -10,6 +10,7 @@ LbkitError
 │   ├── ModelNotFoundError  no file of that name
 │   ├── ContractError       the contract is missing, unknown or contradictory
 │   ├── CheckpointError     a checkpoint is broken or of another architecture
+│   ├── ModelMemoryError    the memory does not hold a batch
 │   └── ExportError         an exported graph is wrong
 ├── ProviderError           an execution provider cannot run here
 ├── ConfigError             a recipe or setting
@@ -81,6 +82,10 @@ class ContractError(ModelError):
 
 class CheckpointError(ModelError):
     """A checkpoint is broken or belongs to another architecture."""
+
+
+class ModelMemoryError(ModelError):
+    """The memory does not hold what a model needs for a batch; a smaller one may fit."""
 
 
 class ExportError(ModelError):

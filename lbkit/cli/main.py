@@ -18,6 +18,7 @@ from lbkit.cli.options import nearest, start_logging, verbosity_options
 from lbkit.errors import LbkitError, MissingDependencyError
 
 COMMANDS = {
+    "bench": "lbkit.cli.bench:bench",
     "doctor": "lbkit.cli.doctor:doctor",
     "eval": "lbkit.cli.eval:evaluate",
     "export": "lbkit.cli.export:export",
@@ -29,6 +30,7 @@ COMMANDS = {
 
 EXTRAS = {
     "onnxruntime": "cpu",
+    "openvino": "openvino",
     "torch": "export",
     "torchvision": "export",
     "onnx": "export",

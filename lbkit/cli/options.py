@@ -17,12 +17,15 @@ else:
     _Choice, _FloatType = click.Choice, click.ParamType  # not subscriptable before click 8.4
 
 DEFAULT_MODEL = "cnn"
-PROVIDER_CHOICES = ("cpu", "cuda", "auto")
+PROVIDER_CHOICES = ("cpu", "cuda", "tensorrt", "openvino", "openvino-bf16", "coreml", "directml", "auto")
 DECODER_CHOICES = ("argmax", "soft-argmax", "quarter", "dark")
 """Spelled out, because importing `lbkit.core.contract` would bring NumPy into `lbkit --help`; a test keeps it equal."""
 
 MAX_THREADS = 1024
 """`lbkit.core.threads.MAX_THREADS`, spelled out likewise."""
+
+MAX_BATCH_SIZE = 1024
+"""`lbkit.core.estimator.MAX_BATCH_SIZE`, likewise."""
 
 NEAR = 0.7
 """How alike two words must be for one to be offered for the other; at 0.66 "gpu" would be answered with "cpu"."""
@@ -62,7 +65,8 @@ provider_option = click.option(
     type=NearestChoice(PROVIDER_CHOICES),
     default="cpu",
     show_default=True,
-    help="Where the model runs. cuda fails where it would fall to the CPU; auto takes cuda where it really runs.",
+    help="Where the model runs; one that would silently fall to the CPU is an error. auto takes the fastest of those "
+    "that give the cpu's answers, timed once for each model and machine.",
 )
 
 
@@ -88,11 +92,11 @@ threads_option = click.option(
 
 batch_size_option = click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_BATCH_SIZE),
     default=8,
     show_default=True,
     metavar="N",
-    help="People that run through the model at once.",
+    help="People that run through the model at once; halved where the memory does not hold them.",
 )
 
 decoder_option = click.option(

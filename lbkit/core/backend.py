@@ -43,3 +43,12 @@ class Backend(Protocol):
             crops: (N, H, W, 3) uint8 RGB, N >= 1.
         """
         ...
+
+
+class RuntimeBackend(Backend, Protocol):
+    """A backend that says where it runs."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's name as the command line spells it."""
+        ...

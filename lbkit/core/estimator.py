@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,9 +16,14 @@ from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
 from lbkit.core.poses import Poses
 from lbkit.core.preprocess import crop_person
 from lbkit.core.search import PersonSearch
-from lbkit.errors import InputError, ModelError
+from lbkit.errors import InputError, ModelError, ModelMemoryError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 8
+
+MAX_BATCH_SIZE = 1024
+"""Beyond it nothing is won on any processor, and the crops read ahead for one batch would fill the memory."""
 
 
 class PoseEstimator:
@@ -27,18 +33,19 @@ class PoseEstimator:
         backend: The model in its runtime.
         decoder: Decodes heatmaps on the host; the contract's decoder when None. A model that decodes in its graph
             accepts only its own.
-        batch_size: People that run through the model at once.
+        batch_size: People that run through the model at once; halved when the memory does not hold them.
 
     Raises:
-        InputError: There is no such decoder, or the batch size is below 1.
+        InputError: There is no such decoder, or the batch size is below 1 or above `MAX_BATCH_SIZE`.
         ModelError: Another decoder is asked for than the one inside the graph.
     """
 
     def __init__(
         self, backend: Backend, *, decoder: DecoderName | None = None, batch_size: int = DEFAULT_BATCH_SIZE
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}", remedy="8 is a good one")
+        if not 1 <= batch_size <= MAX_BATCH_SIZE:
+            problem = f"batch_size must be at least 1 and at most {MAX_BATCH_SIZE}, got {batch_size}"
+            raise InputError(problem, remedy="8 is a good one")
         if decoder not in (None, *DECODERS):
             raise InputError(f"no decoder {decoder!r}", remedy=f"choose one of {', '.join(DECODERS)}")
         heatmap = backend.contract.heatmap
@@ -135,7 +142,7 @@ class PoseEstimator:
         Returns:
             (N, K, 3) float64 of x, y in image pixels and score, and the model's own output.
         """
-        output = self.backend.run(np.stack(crops))
+        output = self.run(crops)
         keypoints = self.decode(output).astype(np.float64)
         _to_image(keypoints, transforms)
         return keypoints, output
@@ -143,8 +150,27 @@ class PoseEstimator:
     def predict_input(self, crops: Sequence[ImageArray]) -> NDArray[np.float64]:
         """Run the model on crops and decode: (N, K, 3) float64 of x, y in input pixels and score."""
         starts = range(0, len(crops), self.batch_size)
-        batches = [self.decode(self.backend.run(np.stack(crops[i : i + self.batch_size]))) for i in starts]
+        batches = [self.decode(self.run(crops[i : i + starts.step])) for i in starts]
         return np.concatenate(batches).astype(np.float64)
+
+    def run(self, crops: Sequence[ImageArray]) -> ModelOutput:
+        """Run the model on crops; where the memory does not hold them at once, in halves, from then on always.
+
+        Args:
+            crops: N crops (H, W, 3) uint8 RGB, N >= 1.
+
+        Raises:
+            ModelMemoryError: The memory does not hold a single crop's run.
+        """
+        try:
+            return self.backend.run(np.stack(crops))
+        except (ModelMemoryError, MemoryError) as error:
+            if len(crops) == 1:
+                raise _no_memory(error, self.contract.model) from error
+        half = (len(crops) + 1) // 2
+        self.batch_size = min(self.batch_size, half)
+        logger.warning("out of memory with a batch of %d: going on with %d", len(crops), half)
+        return _joined(self.run(crops[:half]), self.run(crops[half:]))
 
     def decode(self, output: ModelOutput) -> NDArray[np.float32]:
         """Return (N, K, 3) float32 of x, y in input pixels and score, from whichever output the model has.
@@ -172,6 +198,22 @@ class PoseEstimator:
             image_size=image_size,
             keypoints=self.contract.keypoints,
         )
+
+
+def _no_memory(error: Exception, model: str) -> ModelMemoryError:
+    if isinstance(error, ModelMemoryError):
+        problem, where = error.problem, error.where
+    else:
+        problem, where = "out of memory while running a single crop", model
+    return ModelMemoryError(problem, where=where, remedy="end other programs, or take a smaller model")
+
+
+def _joined(first: ModelOutput, second: ModelOutput) -> ModelOutput:
+    def both(name: str) -> NDArray[np.float32] | None:
+        parts = [getattr(output, name) for output in (first, second)]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    return ModelOutput(heatmaps=both("heatmaps"), keypoints=both("keypoints"))
 
 
 def _to_image(keypoints: NDArray[np.float64], transforms: Sequence[CropTransform]) -> None:

@@ -137,6 +137,20 @@ class CropTransform:
         inverse = cv2.invertAffineTransform(self.matrix)
         return np.asarray(points_xy) @ inverse[:, :2].T + inverse[:, 2]
 
+    def of_reduced(self, reduction: int) -> CropTransform:
+        """Return the map from the points of a picture that was decoded at a fraction of its size to the same input.
+
+        A reduced pixel covers `reduction` x `reduction` pixels from the top-left corner on, so that
+        `x = (x_reduced + 0.5) * reduction - 0.5`.
+
+        Args:
+            reduction: Full pixels per reduced pixel, along each axis.
+        """
+        matrix = self.matrix.copy()
+        matrix[:, 2] += matrix[:, :2] @ np.full(2, (reduction - 1) / 2)
+        matrix[:, :2] *= reduction
+        return CropTransform(matrix, self.input_size)
+
     def warp(self, image: ImageArray, *, border_value: tuple[int, int, int] = (0, 0, 0)) -> ImageArray:
         """Return the (H, W, 3) crop, bilinear, one warp from the source; outside the image is `border_value`.
 

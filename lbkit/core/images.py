@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbkit.core.files import atomic_path
-from lbkit.core.geometry import ImageArray
+from lbkit.core.geometry import ImageArray, ImageSize
 from lbkit.core.image_header import (
     PICTURE_FORMATS,
     SIGNATURE_BYTES,
@@ -32,6 +34,17 @@ MIN_SIDE_PX = 8
 """Pictures with a shorter side are refused: six joints of a person cannot be told apart on fewer pixels."""
 
 JPEG_QUALITY = 92
+
+_REDUCED_FLAGS = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""Flags of the size, to which one of the colour is added."""
+
+_COLOR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+"""Decodes straight to RGB, which spares a copy; older releases of OpenCV lack it."""
 
 _COPY_AGAIN = "copy or download it again"
 _CONVERT = "convert it to JPEG or PNG"
@@ -53,13 +66,47 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
         ImageReadError: There is no such file, it is no picture, damaged, cut short, too small or too large.
     """
     path = Path(path)
-    data = _read_bytes(path)
-    try:
-        header = read_header(data)
-    except HeaderError as error:
-        raise ImageReadError(str(error), where=path, remedy=_COPY_AGAIN) from error
-    _check_header(header, path)
-    return _oriented(_to_rgb(_decode(data, header, path), header, path), header.orientation)
+    data, header = _read_checked(path)
+    return _oriented(_decode_rgb(data, header, path), header.orientation)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A picture that was read, perhaps at a fraction of its size.
+
+    Attributes:
+        pixels: (ceil(H / reduction), ceil(W / reduction), 3) uint8 RGB.
+        size: H and W, of the picture as a viewer shows it.
+        reduction: Picture pixels per pixel of `pixels` along each axis; 1 is the whole picture.
+    """
+
+    pixels: ImageArray
+    size: ImageSize
+    reduction: int
+
+
+def read_picture(path: Path, *, wanted_reduction: Callable[[ImageSize], int]) -> Picture:
+    """Read a picture file as `read_image` does, a JPEG at a fraction of its size where that is enough.
+
+    libjpeg decodes to 1/2, 1/4 and 1/8 for a fraction of the time: of 12 megapixels in a sixth at 1/2.
+
+    Args:
+        path: See `read_image`.
+        wanted_reduction: Given the picture's size, says how many pixels along each axis may become one: 1, 2, 4 or 8.
+
+    Raises:
+        ImageReadError: See `read_image`.
+    """
+    data, header = _read_checked(path)
+    sides = (header.height, header.width)
+    size = ImageSize(*(sides[::-1] if header.orientation >= 5 else sides))
+    reduction = wanted_reduction(size) if header.format == "JPEG" else 1
+    # A picture that is turned must begin on a whole reduced pixel on every side.
+    if reduction == 1 or (header.orientation != 1 and any(side % reduction for side in sides)):
+        image = _oriented(_decode_rgb(data, header, path), header.orientation)
+        return Picture(image, ImageSize.of(image), 1)
+    image = _decode_rgb(data, header, path, reduction=reduction)
+    return Picture(_oriented(image, header.orientation), size, reduction)
 
 
 def write_image(path: Path, image: ImageArray) -> None:
@@ -88,6 +135,16 @@ def write_image(path: Path, image: ImageArray) -> None:
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def _read_checked(path: Path) -> tuple[bytes, PictureHeader]:
+    data = _read_bytes(path)
+    try:
+        header = read_header(data)
+    except HeaderError as error:
+        raise ImageReadError(str(error), where=path, remedy=_COPY_AGAIN) from error
+    _check_header(header, path)
+    return data, header
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -137,10 +194,20 @@ def _check_header(header: PictureHeader, path: Path) -> None:
         raise ImageReadError(f"is cut short: the {header.format} has no end", where=path, remedy=_COPY_AGAIN)
 
 
-def _decode(data: bytes, header: PictureHeader, path: Path) -> NDArray[Any]:
-    """Return (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGRA of the picture's own depth, not yet oriented."""
+def _decode_rgb(data: bytes, header: PictureHeader, path: Path, *, reduction: int = 1) -> ImageArray:
+    """Return (H, W, 3) RGB, not yet oriented; only a JPEG can be reduced."""
+    if header.format != "JPEG":
+        return _to_rgb(_decode(data, header, path, flags=cv2.IMREAD_UNCHANGED), header, path)
+    color = cv2.IMREAD_COLOR if _COLOR_RGB is None else _COLOR_RGB
+    flags = _REDUCED_FLAGS[reduction] | color | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded = _decode(data, header, path, flags=flags)
+    return _to_rgb(decoded, header, path) if _COLOR_RGB is None else decoded
+
+
+def _decode(data: bytes, header: PictureHeader, path: Path, *, flags: int) -> NDArray[Any]:
+    """Return what OpenCV makes of a picture, not yet oriented."""
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError):
         decoded = None
     if decoded is None:

@@ -10,7 +10,7 @@ from lbkit.core.geometry import CropTransform, FloatArray, ImageArray
 
 
 def crop_person(
-    image: ImageArray, box_xyxy: FloatArray, *, contract: ModelContract
+    image: ImageArray, box_xyxy: FloatArray, *, contract: ModelContract, reduction: int = 1
 ) -> tuple[ImageArray, CropTransform]:
     """Cut one person from an image as the contract says.
 
@@ -18,12 +18,14 @@ def crop_person(
         image: (H, W, 3) uint8 RGB.
         box_xyxy: (4,) box in edge coordinates; it may leave the image.
         contract: The model's contract.
+        reduction: Picture pixels per pixel of `image`, where that was decoded reduced; the box is the picture's.
 
     Returns:
-        The (H, W, 3) uint8 RGB crop and its transform.
+        The (H, W, 3) uint8 RGB crop and its transform from the picture's points.
     """
     transform = CropTransform.from_box(box_xyxy, contract.input.size, padding=contract.crop.padding)
-    return transform.warp(image, border_value=contract.crop.border_value), transform
+    shown = transform if reduction == 1 else transform.of_reduced(reduction)
+    return shown.warp(image, border_value=contract.crop.border_value), transform
 
 
 def normalization_coefficients(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

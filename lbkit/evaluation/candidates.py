@@ -26,7 +26,7 @@ class CandidateOptions:
 
     Attributes:
         backend: "ort" runs ONNX files, "torch" checkpoints; by each file's suffix when None.
-        provider: "cpu", "cuda", or "auto".
+        provider: One of `lbkit.runtime.providers.PROVIDER_CHOICES`; checkpoints run on "cpu", "cuda" or "auto".
         decoder: How heatmaps become coordinates; each model's own way when None.
         flip: Average over the mirror image.
         batch_size: People that run through a model at once.
@@ -94,11 +94,11 @@ def _load(model: str, name: str, options: CandidateOptions) -> Candidate:
 
 
 def _load_onnx(model: str, options: CandidateOptions) -> tuple[Path, str, Backend]:
+    from lbkit.runtime.backends import load_backend
     from lbkit.runtime.loading import find_model
-    from lbkit.runtime.ort_backend import OrtBackend
 
     path = find_model(model)
-    backend = OrtBackend(path, provider=options.provider, threads=options.threads)
+    backend = load_backend(path, provider=options.provider, threads=options.threads)
     return path, backend.provider, backend
 
 
@@ -114,6 +114,8 @@ def _load_checkpoint(model: str, options: CandidateOptions) -> tuple[Path, str, 
 def _torch_device(provider: str) -> str:
     import torch
 
+    if provider not in ("cpu", "cuda", "auto"):
+        raise ProviderError(f"PyTorch does not run on {provider}", remedy="give an ONNX file, or --provider cpu")
     if provider == "cuda" and not torch.cuda.is_available():
         raise ProviderError("cuda cannot run here: PyTorch sees no CUDA device", remedy="give --provider cpu")
     return "cuda" if provider != "cpu" and torch.cuda.is_available() else "cpu"

@@ -39,3 +39,7 @@ class TorchBackend:
         with torch.inference_mode():
             heatmaps = self._module(images)
         return ModelOutput(heatmaps=heatmaps.float().cpu().numpy(), keypoints=None)
+
+    def compile(self) -> None:
+        """Compile the network with `torch.compile`; the first run of each batch size then takes long."""
+        self._module.compile()

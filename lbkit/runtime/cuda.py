@@ -20,10 +20,13 @@ DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 _ON_CPU = "or choose `--provider cpu`"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, CUDA driver API, cuda.h
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, likewise
 _MISSING_LIBRARY = re.compile(
     r"([\w+-]+\.(?:so(?:\.\d+)*|dll))[\"']?(?:: cannot open shared object| which is missing|: No such file)"
 )
-_CUDA_WORDS = re.compile(r"\b(?:CUDA|CUDNN|cuDNN|CUBLAS|cuBLAS|CUFFT|NVRTC)\b|_cuda\b|cudaError", re.IGNORECASE)
+_CUDA_WORDS = re.compile(
+    r"\b(?:CUDA|CUDNN|cuDNN|CUBLAS|cuBLAS|CUFFT|NVRTC|TensorRT)\b|_(?:cuda|tensorrt)\b|cudaError", re.IGNORECASE
+)
 
 LoadLibrary = Callable[[str], Any]
 
@@ -33,35 +36,63 @@ def concerns_cuda(words: str) -> bool:
     return bool(_CUDA_WORDS.search(words))
 
 
-def find_cuda_obstacle(onnxruntime: Any, *, load: LoadLibrary = ctypes.CDLL) -> Obstacle | None:
+def find_cuda_obstacle(
+    onnxruntime: Any, *, provider: str = CUDA_PROVIDER, load: LoadLibrary = ctypes.CDLL
+) -> Obstacle | None:
     """Say what certainly keeps CUDA from running, without making a session; None if nothing is found.
 
     Args:
         onnxruntime: The module.
+        provider: ONNX Runtime's name of the provider: CUDA, or TensorRT, which stands on it.
         load: Loads a shared library by its name.
     """
-    return _wheel_obstacle(onnxruntime) or _driver_obstacle(_cuda_version(onnxruntime), load)
+    return _wheel_obstacle(onnxruntime, provider) or _driver_obstacle(_cuda_version(onnxruntime), load)
 
 
-def explain_cuda_failure(onnxruntime: Any, words: str, *, load: LoadLibrary = ctypes.CDLL) -> Obstacle:
+def explain_cuda_failure(
+    onnxruntime: Any, words: str, *, provider: str = CUDA_PROVIDER, load: LoadLibrary = ctypes.CDLL
+) -> Obstacle:
     """Say why a session fell to the CPU or failed on CUDA.
 
     Args:
         onnxruntime: The module.
         words: What ONNX Runtime said, on its log or in an exception.
+        provider: ONNX Runtime's name of the provider that was asked for.
         load: Loads a shared library by its name.
     """
-    found = find_cuda_obstacle(onnxruntime, load=load)
+    found = find_cuda_obstacle(onnxruntime, provider=provider, load=load)
     return found or _library_obstacle(onnxruntime, words) or _unknown_obstacle(onnxruntime, words)
 
 
-def _wheel_obstacle(onnxruntime: Any) -> Obstacle | None:
-    if CUDA_PROVIDER in onnxruntime.get_available_providers():
+def read_gpu_name(*, load: LoadLibrary = ctypes.CDLL) -> str | None:
+    """Return the first GPU's name, compute capability and driver version; None where there is no NVIDIA GPU."""
+    try:
+        driver = load(DRIVER_LIBRARY)
+    except OSError:
+        return None
+    device, major, minor, version = (ctypes.c_int(0) for _ in range(4))
+    name = ctypes.create_string_buffer(256)
+    failed = (
+        int(driver.cuInit(0))
+        or int(driver.cuDeviceGet(ctypes.byref(device), 0))
+        or int(driver.cuDeviceGetName(name, len(name), device))
+        or int(driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device))
+        or int(driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device))
+        or int(driver.cuDriverGetVersion(ctypes.byref(version)))
+    )
+    if failed:
+        return None
+    return f"{name.value.decode(errors='replace')} sm_{major.value}{minor.value} driver CUDA {version.value}"
+
+
+def _wheel_obstacle(onnxruntime: Any, provider: str) -> Obstacle | None:
+    if provider in onnxruntime.get_available_providers():
         return None
     wheels = installed_ort_wheels()
     names = ", ".join(f"{name} {version}" for name, version in wheels.items()) or "this onnxruntime"
     command = reinstall_command(wheels, wanted="onnxruntime-gpu")
-    return Obstacle(f"{names} is built without CUDA", f"run {command}")
+    lacking = "CUDA" if provider == CUDA_PROVIDER else provider.removesuffix("ExecutionProvider")
+    return Obstacle(f"{names} is built without {lacking}", f"run {command}")
 
 
 def _driver_obstacle(needed_version: str, load: LoadLibrary) -> Obstacle | None:
@@ -114,6 +145,8 @@ def _library_obstacle(onnxruntime: Any, words: str) -> Obstacle | None:
         return None
     problem = f"the library {found[1]} cannot be loaded"
     version = _cuda_version(onnxruntime)
+    if found[1].startswith(("libnvinfer", "nvinfer", "libnvonnxparser", "nvonnxparser")):
+        return Obstacle(problem, f"run `pip install tensorrt-cu{_major(version) or 12}`, or choose `--provider cuda`")
     if version:
         problem += f" (onnxruntime-gpu {onnxruntime.__version__} wants CUDA {version} and cuDNN 9)"
     return Obstacle(problem, f"run {_install_libraries(version)}")
@@ -123,7 +156,7 @@ def _unknown_obstacle(onnxruntime: Any, words: str) -> Obstacle:
     said = f"ONNX Runtime says: {words}" if words else "ONNX Runtime does not say why"
     version = _cuda_version(onnxruntime)
     return Obstacle(
-        f"a session asked for CUDA does not run on it; {said}", f"try {_install_libraries(version)}, {_ON_CPU}"
+        f"a session asked for it does not run on it; {said}", f"try {_install_libraries(version)}, {_ON_CPU}"
     )
 
 

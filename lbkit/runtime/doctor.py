@@ -15,8 +15,8 @@ from lbkit.runtime.probe import ProviderStatus, probe_provider
 from lbkit.runtime.providers import PROVIDERS
 from lbkit.runtime.wheels import ORT_WHEELS, Obstacle, installed_ort_wheels, installed_version, wheel_clash
 
-_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "torch", "torchvision", "onnx")
-_SHOWN_IF_ABSENT = ("numpy", "opencv-python-headless", "torch", "onnx")
+_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "openvino", "torch", "torchvision", "onnx")
+_SHOWN_IF_ABSENT = ("numpy", "opencv-python-headless", "openvino", "torch", "onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,17 @@ def examine() -> Diagnosis:
         models=list_models(),
         problems=() if clash is None else (clash,),
     )
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what decides a timing besides the code, as JSON can hold it: system, processor, threads, versions."""
+    cpu, limits = read_cpu_facts(), thread_limits()
+    return {
+        "system": platform.platform(),
+        "cpu": {"model": cpu.model, "instruction_sets": cpu.instruction_sets},
+        "threads": limits.threads,
+        "versions": _versions(),
+    }
 
 
 def _versions() -> dict[str, str | None]:

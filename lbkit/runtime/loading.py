@@ -10,7 +10,7 @@ from pathlib import Path
 from lbkit.core.contract import MODEL_NAMES, DecoderName
 from lbkit.core.estimator import DEFAULT_BATCH_SIZE, PoseEstimator
 from lbkit.errors import ModelNotFoundError
-from lbkit.runtime.ort_backend import OrtBackend
+from lbkit.runtime.backends import load_backend
 
 MODELS_VARIABLE = "LBKIT_MODELS"
 """Environment variable of folders, separated as PATH is, that are looked in first."""
@@ -31,7 +31,8 @@ def load_model(
 
     Args:
         name_or_path: A shipped or exported model's name such as "fpn", or an ONNX file exported by lbkit.
-        provider: "cpu", "cuda", or "auto" for CUDA where a session really runs on it.
+        provider: "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16", "coreml", "directml", or "auto" for the
+            fastest that gives the CPU's answers, timed once and remembered.
         decoder: How heatmaps become coordinates; the model's own way when None.
         batch_size: People that run through the model at once.
         threads: Threads inside the model; what CPU affinity and cgroup grant when None.
@@ -40,9 +41,9 @@ def load_model(
         ModelNotFoundError: There is no such model.
         ModelError: The file is not ONNX, carries no contract of ours, or contradicts it.
         ProviderError: The provider cannot run here.
-        MissingDependencyError: ONNX Runtime is not installed.
+        MissingDependencyError: The provider's library is not installed.
     """
-    backend = OrtBackend(find_model(name_or_path), provider=provider, threads=threads)
+    backend = load_backend(find_model(name_or_path), provider=provider, threads=threads)
     return PoseEstimator(backend, decoder=decoder, batch_size=batch_size)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbkit.core.backend import ModelOutput
-from lbkit.core.contract import CONTRACT_KEY, ModelContract
-from lbkit.core.preprocess import normalize_crops
-from lbkit.errors import ContractError, InputError, ModelError, ModelNotFoundError
-from lbkit.runtime.providers import ProviderName, open_session, ort_words
+from lbkit.core.contract import ModelContract
+from lbkit.errors import ContractError, ModelError, ModelMemoryError
+from lbkit.runtime.cuda_graphs import GraphRunner
+from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of
+from lbkit.runtime.providers import OpenSession, OrtProviderName, open_session, ort_words
 from lbkit.runtime.signature import check_signature, output_shape
 
-_EXPORT_AGAIN = "export it again with `lbkit export`"
-_GIVE_FILE = "give a file that `lbkit export` made"
 _NOT_ONNX = ("INVALID_PROTOBUF", "No graph was found")
 _OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad_alloc", "bad allocation", "BFCArena")
+
+_Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
 
 class OrtBackend:
@@ -27,7 +28,7 @@ class OrtBackend:
 
     Args:
         path: An ONNX file exported by lbkit.
-        provider: "cpu", "cuda", or "auto" for CUDA where a session really runs on it.
+        provider: One of `lbkit.runtime.providers.ORT_PROVIDERS`.
         threads: Threads inside an operator; what CPU affinity and cgroup grant when None.
 
     Raises:
@@ -40,9 +41,9 @@ class OrtBackend:
 
     def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None) -> None:
         path = Path(path)
-        _check_file(path)
+        check_file(path)
         try:
-            opened = open_session(path, provider=provider, threads=threads)
+            opened = open_session(path, provider=provider, threads=threads, graphs=True)
         except Exception as error:
             raise _load_error(error, path) from error
         self._path = path
@@ -50,6 +51,7 @@ class OrtBackend:
         self._provider = opened.provider
         self._contract = _read_contract(opened.session, path)
         check_signature(opened.session, self._contract, where=path)
+        self._run_session = self._runner(opened)
 
     @property
     def contract(self) -> ModelContract:
@@ -57,7 +59,7 @@ class OrtBackend:
         return self._contract
 
     @property
-    def provider(self) -> ProviderName:
+    def provider(self) -> OrtProviderName:
         """What the session really runs on."""
         return self._provider
 
@@ -69,48 +71,27 @@ class OrtBackend:
 
         Raises:
             InputError: The crops have another shape or dtype.
-            ModelError: ONNX Runtime fails, out of memory for example, or puts out other shapes than promised.
+            ModelMemoryError: The memory does not hold so many at once.
+            ModelError: ONNX Runtime fails, or puts out other shapes than promised.
         """
-        spec = self._contract.input
-        self._check_crops(crops)
-        feed = np.ascontiguousarray(crops) if spec.dtype == "uint8" else normalize_crops(crops, spec)
+        feed = feed_of(crops, self._contract)
         try:
-            arrays = self._session.run(list(self._contract.outputs), {spec.name: feed})
+            arrays = self._run_session(feed)
         except Exception as error:
             raise _run_error(error, self._path, count=len(crops)) from error
-        outputs = dict(zip(self._contract.outputs, arrays, strict=True))
-        self._check_outputs(outputs, count=len(crops))
-        return ModelOutput(heatmaps=outputs.get("heatmaps"), keypoints=outputs.get("keypoints"))
+        return output_of(arrays, self._contract, count=len(crops), where=self._path)
 
-    def _check_crops(self, crops: NDArray[Any]) -> None:
-        size = self._contract.input.size
-        right_shape = crops.ndim == 4 and crops.shape[1:] == (size.height, size.width, 3) and len(crops) > 0
-        if crops.dtype != np.uint8 or not right_shape:
-            raise InputError(
-                f"crops should be uint8 of shape (N, {size.height}, {size.width}, 3) with N >= 1, "
-                f"got {crops.dtype} of shape {crops.shape}"
-            )
+    def _runner(self, opened: OpenSession) -> _Run:
+        if not opened.replays_graphs:
+            return self._run_plainly
+        shapes: dict[str, tuple[int, ...]] = {
+            name: output_shape(self._contract, name) for name in self._contract.outputs
+        }
+        return GraphRunner(opened.session, input_name=self._contract.input.name, output_shapes=shapes).run
 
-    def _check_outputs(self, outputs: dict[Any, NDArray[Any]], *, count: int) -> None:
-        """Compare the shapes that came out, because a graph may leave its dimensions unnamed."""
-        for name, array in outputs.items():
-            expected = (count, *output_shape(self._contract, name))
-            if array.shape != expected:
-                problem = f"output {name} of {count} crops has shape {array.shape}, expected {expected}"
-                raise ModelError(problem, where=self._path, remedy=_EXPORT_AGAIN)
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise ModelError("is a folder, and an ONNX file is expected", where=path, remedy=_GIVE_FILE)
-    if path.is_file():
-        return
-    if path.exists():
-        raise ModelError("is a device or a pipe, and an ONNX file is expected", where=path, remedy=_GIVE_FILE)
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
-    remedy = f"did you mean {path.parent / near[0]}?" if near else "make a model with `lbkit export`"
-    raise ModelNotFoundError("there is no such file", where=path, remedy=remedy)
+    def _run_plainly(self, feed: NDArray[Any]) -> list[NDArray[Any]]:
+        arrays: list[NDArray[Any]] = self._session.run(list(self._contract.outputs), {self._contract.input.name: feed})
+        return arrays
 
 
 def _load_error(error: Exception, path: Path) -> Exception:
@@ -118,18 +99,16 @@ def _load_error(error: Exception, path: Path) -> Exception:
     if not _is_ort_error(error):
         return error
     if any(mark in str(error) for mark in _NOT_ONNX):
-        from_checkpoint = f"make one with `lbkit export --model {path.stem} --checkpoint {path}`"
-        remedy = from_checkpoint if path.suffix == ".safetensors" else _EXPORT_AGAIN
-        return ModelError("is not an ONNX file, or a damaged one", where=path, remedy=remedy)
-    return ModelError(f"ONNX Runtime cannot load it ({ort_words(error)})", where=path, remedy=_EXPORT_AGAIN)
+        return not_onnx(path)
+    return ModelError(f"ONNX Runtime cannot load it ({ort_words(error)})", where=path, remedy=EXPORT_AGAIN)
 
 
 def _run_error(error: Exception, path: Path, *, count: int) -> Exception:
     if not _is_ort_error(error):
         return error
     words = ort_words(error)
-    if any(mark in str(error) for mark in _OUT_OF_MEMORY):
-        return ModelError(
+    if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
+        return ModelMemoryError(
             f"out of memory while running {count} crops at once ({words})",
             where=path,
             remedy="give a smaller --batch-size",
@@ -147,11 +126,5 @@ def _read_contract(session: Any, path: Path) -> ModelContract:
         metadata = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         problem = f"its metadata is not text in UTF-8 ({error})"
-        raise ContractError(problem, where=path, remedy=_EXPORT_AGAIN) from error
-    if CONTRACT_KEY not in metadata:
-        raise ContractError(
-            f"carries no lbkit contract (metadata {CONTRACT_KEY})",
-            where=path,
-            remedy="only files made by `lbkit export` can be run",
-        )
-    return ModelContract.from_json(metadata[CONTRACT_KEY], where=str(path))
+        raise ContractError(problem, where=path, remedy=EXPORT_AGAIN) from error
+    return contract_of(metadata, where=path)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from types import ModuleType, SimpleNamespace
+
 import numpy as np
 import pytest
 
 from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import ModelContract
-from lbkit.core.estimator import PoseEstimator
-from lbkit.errors import BoxError, InputError, ModelError
+from lbkit.core.estimator import MAX_BATCH_SIZE, PoseEstimator
+from lbkit.errors import BoxError, InputError, ModelError, ModelMemoryError
 from lbkit.models.registry import bare_contract
 
 
@@ -108,3 +110,40 @@ def test_results_tell_themselves_as_json() -> None:
     assert person["keypoints"]["left_hip"]["x"] == pytest.approx(71, abs=0.6)
     assert person["keypoints"]["left_hip"]["y"] == pytest.approx(180, abs=0.6)
     assert person["box_xyxy"] == [10, 30, 150, 290]
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_one(toys: ModuleType) -> None:
+    class Narrow:
+        contract = toys.toy_contract(outputs=("keypoints", "heatmaps"), decoder="argmax")
+
+        def __init__(self, most: int) -> None:
+            self.most, self.batches = most, list[int]()
+
+        def run(self, crops: np.ndarray) -> ModelOutput:
+            if len(crops) > self.most:
+                raise MemoryError
+            self.batches.append(len(crops))
+            marks = crops[:, 0, 0, 0].astype(np.float32)
+            return ModelOutput(
+                marks[:, None, None, None] * np.ones((1, 6, 64, 48), np.float32),
+                marks[:, None, None] * np.ones((1, 6, 3), np.float32),
+            )
+
+    crops = [np.full((256, 192, 3), number, np.uint8) for number in range(7)]
+    backend = Narrow(2)
+    estimator = PoseEstimator(backend, batch_size=7)
+    output = estimator.run(crops)
+    assert backend.batches == [2, 2, 2, 1]
+    assert estimator.batch_size == 2
+    assert output.heatmaps is not None
+    assert output.keypoints is not None
+    np.testing.assert_array_equal(output.heatmaps[:, 0, 0, 0], range(7))
+    np.testing.assert_array_equal(output.keypoints[:, 0, 0], range(7))
+    with pytest.raises(ModelMemoryError, match=r"toy: out of memory while running a single crop; end other programs"):
+        PoseEstimator(Narrow(0), batch_size=4).run(crops)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3, MAX_BATCH_SIZE + 1, 10**9])
+def test_absurd_batch_sizes(toys: ModuleType, batch_size: int) -> None:
+    with pytest.raises(InputError, match=f"at least 1 and at most {MAX_BATCH_SIZE}, got {batch_size}"):
+        PoseEstimator(SimpleNamespace(contract=toys.toy_contract()), batch_size=batch_size)  # type: ignore[arg-type]

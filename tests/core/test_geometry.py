@@ -115,3 +115,12 @@ def test_warp_shrinks_what_is_beyond_opencvs_index_range_as_a_whole() -> None:
     centre = (columns * np.arange(192)).sum() / columns.sum()
     x = transform.to_image(np.array([centre, 128.0]))[0]
     assert abs(x - 26_000) < 120  # half a crop pixel
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_the_map_from_a_reduced_picture_ends_where_the_whole_one_s_does(reduction: int) -> None:
+    transform = CropTransform.from_box((11.5, 20.0, 300.0, 777.25), ImageSize(256, 192), padding=1.25)
+    reduced_xy = np.array([[0.0, 0.0], [12.25, 40.5], [30.0, 7.0]])
+    whole_xy = (reduced_xy + 0.5) * reduction - 0.5
+    np.testing.assert_allclose(transform.of_reduced(reduction).to_input(reduced_xy), transform.to_input(whole_xy))
+    assert transform.of_reduced(reduction).scale == pytest.approx(transform.scale * reduction)

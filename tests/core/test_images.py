@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import lbkit.core.images
-from lbkit.core.images import MAX_PIXELS, read_image, write_image
+from lbkit.core.geometry import ImageSize
+from lbkit.core.images import MAX_PIXELS, read_image, read_picture, write_image
 from lbkit.errors import ImageReadError, OutputError
 
 HEIGHT, WIDTH = 20, 32
@@ -365,3 +366,48 @@ def test_a_picture_beyond_what_jpeg_holds_is_not_written(tmp_path: Path) -> None
     with pytest.raises(OutputError, match=r"70000x2 pixels cannot be written as \.jpg; scale"):
         write_image(tmp_path / "a.jpg", np.zeros((2, 70_000, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+@pytest.mark.parametrize("size", [ImageSize(400, 296), ImageSize(403, 301)])
+def test_a_reduced_pixel_covers_whole_pixels_from_the_corner_on(
+    tmp_path: Path, size: ImageSize, reduction: int
+) -> None:
+    """A smooth ramp in x and another in y: each reduced pixel is the mean of the pixels that it covers."""
+    y, x = np.mgrid[: size.height, : size.width]
+    image = np.stack([x * 0.5, y * 0.5, np.full_like(x, 90, dtype=float)], axis=-1).astype(np.uint8)
+    write_image(tmp_path / "ramp.jpg", image)
+    picture = read_picture(tmp_path / "ramp.jpg", wanted_reduction=lambda _: reduction)
+    assert picture.size == size
+    assert picture.reduction == reduction
+    assert picture.pixels.shape == (-(-size.height // reduction), -(-size.width // reduction), 3)
+    rows, columns = size.height // reduction, size.width // reduction
+    whole = read_image(tmp_path / "ramp.jpg")[: rows * reduction, : columns * reduction].astype(float)
+    means = whole.reshape(rows, reduction, columns, reduction, 3).mean(axis=(1, 3))
+    difference = picture.pixels[:rows, :columns].astype(float) - means
+    assert np.abs(difference.mean(axis=(0, 1))).max() < 0.5  # a quarter of a reduced pixel would be 0.25 to 1
+    assert np.abs(difference).max() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [ImageSize(64, 48), ImageSize(67, 45)])
+def test_a_turned_picture_is_reduced_where_its_sides_allow(tmp_path: Path, orientation: int, size: ImageSize) -> None:
+    image = np.zeros((size.height, size.width, 3), np.uint8)
+    image[: size.height // 2, : size.width // 3] = [200, 60, 20]
+    write_image(tmp_path / "plain.jpg", image)
+    data = (tmp_path / "plain.jpg").read_bytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation]) + bytes(6)
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    picture = read_picture(turned, wanted_reduction=lambda _: 2)
+    whole = read_image(turned)
+    assert picture.size == ImageSize.of(whole)
+    assert picture.reduction == (2 if orientation == 1 or size.height % 2 == 0 else 1)
+    shown = cv2.resize(whole, picture.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(picture.pixels.astype(int) - shown).mean() < 4
+
+
+def test_other_formats_are_read_whole(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.full((64, 48, 3), 7, np.uint8))
+    picture = read_picture(tmp_path / "a.png", wanted_reduction=lambda _: 8)
+    assert (picture.reduction, picture.pixels.shape) == (1, (64, 48, 3))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +19,13 @@ from lbkit.core.box_files import BoxTable, ImageBoxes, PersonBox
 from lbkit.core.contract import ModelContract
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import ImageSize
-from lbkit.core.images import read_image, write_image
+from lbkit.core.images import Picture, read_image, read_picture, write_image
 from lbkit.core.overlays import PictureFolder, draw_results
 from lbkit.core.pipeline import default_readers, map_ahead, run_inference
 from lbkit.core.results import ImageResult
 from lbkit.core.search import MAX_SEARCHES, PersonSearch
 from lbkit.core.threads import thread_limits
-from lbkit.errors import AnnotationError, BoxError, ImageReadError, InputError, ModelError
+from lbkit.errors import AnnotationError, BoxError, ImageReadError, InputError, ModelError, ModelMemoryError
 
 WEIGHTS = np.array([[2, -1, -1], [-1, 2, -1], [-1, -1, 2], [1, 1, -2], [-2, 1, 1], [1, -2, 1]]) / 2
 
@@ -206,11 +208,11 @@ def test_reading_goes_on_while_the_model_runs(
     read_during_run = threading.Event()
     running = threading.Event()
 
-    def read_and_note(path: Path) -> np.ndarray:
+    def read_and_note(path: Path, **options: Any) -> Picture:
         if path == photos[5]:
             running.wait(timeout=10)
             read_during_run.set()
-        return read_image(path)
+        return read_picture(path, **options)
 
     run = spots.run
 
@@ -220,7 +222,7 @@ def test_reading_goes_on_while_the_model_runs(
         return run(crops)
 
     spots.run = wait_for_a_reader  # type: ignore[method-assign]
-    monkeypatch.setattr(pipeline, "read_image", read_and_note)
+    monkeypatch.setattr(pipeline, "read_picture", read_and_note)
     assert len(list(run_inference(photos, PoseEstimator(spots, batch_size=3), boxes="whole", readers=2))) == 6
 
 
@@ -413,3 +415,128 @@ def test_nothing_is_drawn_into_the_folder_of_the_sources(spots: Spots, photos: l
     (result,) = draw_results(results, overlays=PictureFolder(tmp_path / "x" / "..", force=True))
     assert "folder of its own" in str(result.problems[0])
     assert (tmp_path / "0.jpg").read_bytes() == before
+
+
+def large_jpeg(toys: ModuleType, path: Path, size: ImageSize, joints: np.ndarray) -> Path:
+    write_image(path, toys.spotted_image(size, joints, spread_px=12, background=60))
+    return path
+
+
+@pytest.fixture
+def reductions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How far each picture that is read was reduced."""
+    seen: list[int] = []
+    monkeypatch.setattr(pipeline, "SEARCHED_SHARE", 0.9)  # so that pictures need not be of 12 megapixels
+
+    def read_and_note(path: Path, **options: Any) -> Picture:
+        picture = read_picture(path, **options)
+        seen.append(picture.reduction)
+        return picture
+
+    monkeypatch.setattr(pipeline, "read_picture", read_and_note)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("boxes", "size"),
+    [("whole", ImageSize(901, 677)), ("table", ImageSize(1001, 753)), ("auto", ImageSize(1001, 753))],
+)
+def test_a_large_jpeg_is_read_reduced_and_the_joints_stay_where_they_are(
+    spots: Spots, toys: ModuleType, tmp_path: Path, reductions: list[int], size: ImageSize, boxes: str
+) -> None:
+    """A quarter of the picture's pixels are seen along each axis, and half a reduced pixel off would be 1.5 px."""
+    joints = legs(size)
+    path = large_jpeg(toys, tmp_path / "large.jpg", size, joints)
+    box = PersonBox((40.0, 30.0, size.width - 20.0, size.height - 10.0), "line 2", None)
+    plan: Any = BoxTable(Path("b.csv"), {path.name: ImageBoxes((box,))}) if boxes == "table" else boxes
+    estimator = PoseEstimator(spots)
+    (reduced,) = run_inference([path], estimator, boxes=plan)
+    (whole,) = run_inference([path], estimator, boxes=plan, keep_images=True)
+    assert reductions[0] > 1
+    assert reductions[-1] == 1, "a picture that is kept is kept whole"
+    assert reduced.poses is not None
+    assert whole.poses is not None
+    assert reduced.poses.image_size == whole.poses.image_size == size
+    input_px = size.height * 1.25 / 256
+    np.testing.assert_allclose(reduced.poses.xy, whole.poses.xy, atol=0.12 * input_px)
+    np.testing.assert_allclose(reduced.poses.xy[0], joints, atol=0.35 * input_px)
+
+
+def test_a_small_person_on_a_large_picture_is_seen_whole(
+    spots: Spots, toys: ModuleType, tmp_path: Path, reductions: list[int]
+) -> None:
+    size = ImageSize(1000, 750)
+    near = legs(ImageSize(400, 300)) + np.array([300, 400])
+    path = tmp_path / "far.jpg"
+    write_image(path, toys.spotted_image(size, near, spread_px=5, background=60))
+    box = np.concatenate([near.min(axis=0) - 40, near.max(axis=0) + 40])
+    table = BoxTable(Path("b.csv"), {path.name: ImageBoxes((PersonBox(tuple(box), "line 2", None),))})
+    (result,) = run_inference([path], PoseEstimator(spots), boxes=table)
+    assert reductions == [1]
+    (searched,) = run_inference([path], PoseEstimator(spots), boxes="auto")
+    assert reductions == [1, 2, 1], "read again when the search comes near"
+    for found in (result, searched):
+        assert found.poses is not None
+        np.testing.assert_allclose(found.poses.xy[0], near, atol=1.5)
+
+
+def test_a_picture_gone_during_its_search_is_judged_reduced(
+    spots: Spots, toys: ModuleType, tmp_path: Path, reductions: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    size = ImageSize(1000, 750)
+    path = tmp_path / "far.jpg"
+    near = legs(ImageSize(400, 300)) + np.array([300, 400])
+    write_image(path, toys.spotted_image(size, near, spread_px=5, background=60))
+    run = spots.run
+
+    def run_and_remove(crops: np.ndarray) -> ModelOutput:
+        path.unlink(missing_ok=True)
+        return run(crops)
+
+    spots.run = run_and_remove  # type: ignore[method-assign]
+    (result,) = run_inference([path], PoseEstimator(spots))
+    assert result.poses is not None
+    assert "judged at 1/2 of its size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("a fault\nof ours"), r"cannot be used \(RuntimeError: a fault of ours\)"),
+        (cv2.error("bad"), r"cannot be used \(error: bad\)"),
+        (MemoryError(), "does not fit into memory"),
+    ],
+)
+def test_a_fault_on_one_picture_leaves_the_others(
+    spots: Spots, photos: list[Path], monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail_once(path: Path, **options: Any) -> Picture:
+        if path == photos[1]:
+            raise error
+        return read_picture(path, **options)
+
+    monkeypatch.setattr(pipeline, "read_picture", fail_once)
+    results = list(run_inference(photos[:3], PoseEstimator(spots), boxes="whole"))
+    assert [result.poses is not None for result in results] == [True, False, True]
+    (problem,) = results[1].problems
+    assert isinstance(problem, ImageReadError)
+    assert re.search(words, str(problem))
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    spots: Spots, photos: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = spots.run
+
+    def run_three_at_most(crops: np.ndarray) -> ModelOutput:
+        if len(crops) > 3:
+            raise ModelMemoryError("out of memory", where="toy.onnx")
+        return run(crops)
+
+    spots.run = run_three_at_most  # type: ignore[method-assign]
+    results = list(run_inference(photos, PoseEstimator(spots, batch_size=6), boxes=table([3, 2, 4, 1, 1, 1])))
+    assert spots.batches == [3, 3, 3, 3]
+    assert caplog.text.count("out of memory with a batch of 6: going on with 3") == 1
+    for number, result in enumerate(results):
+        assert result.poses is not None
+        np.testing.assert_allclose(result.poses.xy, np.broadcast_to(expected(number), result.poses.xy.shape), atol=0.6)

@@ -12,6 +12,7 @@ import pytest
 from lbkit.runtime import doctor
 from lbkit.runtime.cpu import INSTRUCTION_SETS, CpuFacts, read_cpu_facts
 from lbkit.runtime.probe import ProviderStatus
+from lbkit.runtime.providers import ORT_PROVIDERS, PROVIDERS
 from lbkit.runtime.wheels import Obstacle
 
 XEON = """processor\t: 0
@@ -48,7 +49,7 @@ def test_facts_name_every_instruction_set() -> None:
 def test_this_machine(toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LBKIT_MODELS", str(toy_model.parent))
     diagnosis = doctor.examine()
-    assert [status.name for status in diagnosis.providers] == ["cpu", "cuda"]
+    assert [status.name for status in diagnosis.providers] == list(PROVIDERS)
     assert diagnosis.providers[0].works
     assert diagnosis.any_provider_works
     assert diagnosis.versions["python"] == platform.python_version()
@@ -73,9 +74,12 @@ def test_clash_of_wheels_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_onnxruntime_no_provider_works_and_nothing_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     diagnosis = doctor.examine()
     assert not diagnosis.any_provider_works
-    assert all(status.problem == "onnxruntime is not installed" for status in diagnosis.providers)
+    problems = {status.name: status.problem for status in diagnosis.providers}
+    assert [problems[name] for name in ORT_PROVIDERS] == ["onnxruntime is not installed"] * len(ORT_PROVIDERS)
+    assert problems["openvino"] == "openvino is not installed"
     assert 'pip install "lbkit[cpu]"' in diagnosis.providers[0].remedy
 
 

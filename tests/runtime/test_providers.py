@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -14,10 +13,10 @@ import pytest
 
 from lbkit.core.threads import thread_limits
 from lbkit.errors import ProviderError
-from lbkit.runtime import probe, providers
+from lbkit.runtime import cuda, probe, providers
 from lbkit.runtime.cuda import CUDA_PROVIDER
 from lbkit.runtime.probe_graph import PROBE_INPUT, PROBE_MODEL, probe_answer
-from lbkit.runtime.wheels import Obstacle
+from lbkit.runtime.providers import TENSORRT_PROVIDER
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -34,7 +33,7 @@ class FakeOrt:
         self.asked: list[Any] = []
 
     def get_available_providers(self) -> list[str]:
-        return [CUDA_PROVIDER, CPU_PROVIDER]
+        return [TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER]
 
     def SessionOptions(self) -> SimpleNamespace:  # noqa: N802
         return SimpleNamespace()
@@ -56,7 +55,7 @@ class FakeOrt:
 
 def use(monkeypatch: pytest.MonkeyPatch, fake: FakeOrt) -> FakeOrt:
     monkeypatch.setattr(providers, "import_onnxruntime", lambda: fake)
-    monkeypatch.setattr(providers, "find_cuda_obstacle", lambda _: None)
+    monkeypatch.setattr(cuda, "find_cuda_obstacle", lambda *_, **__: None)
     return fake
 
 
@@ -78,14 +77,14 @@ def test_threads_of_a_session(asked: int | None, used: int) -> None:
 
 
 def test_unknown_provider_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ProviderError, match=r"no provider 'cudda'; there are cpu, cuda, auto; did you mean cuda\?"):
+    with pytest.raises(ProviderError, match=r"no provider 'cudda'; there are cpu, cuda, .*, auto; did you mean cuda\?"):
         providers.open_session(PROBE_MODEL, provider="cudda")
 
 
 def test_gpu_is_not_answered_with_cpu() -> None:
     with pytest.raises(ProviderError) as caught:
         providers.open_session(PROBE_MODEL, provider="gpu")
-    assert str(caught.value) == "no provider 'gpu'; there are cpu, cuda, auto"
+    assert caught.value.remedy is None
 
 
 def test_cuda_that_silently_falls_to_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,28 +112,73 @@ def test_fault_of_the_model_is_not_blamed_on_cuda(monkeypatch: pytest.MonkeyPatc
         providers.open_session(PROBE_MODEL, provider="cuda")
 
 
-def test_auto_takes_cuda_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_are_recorded_where_the_model_allows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = use(monkeypatch, FakeOrt(runs_on=[CUDA_PROVIDER, CPU_PROVIDER]))
+    opened = providers.open_session(PROBE_MODEL, provider="cuda", graphs=True)
+    assert opened.replays_graphs
+    assert fake.asked == [
+        [(CUDA_PROVIDER, {"cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1"}), CPU_PROVIDER]
+    ]
+
+
+def test_a_model_that_allows_no_graphs_runs_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = use(monkeypatch, FakeOrt(runs_on=[CUDA_PROVIDER, CPU_PROVIDER]))
+    make = fake.InferenceSession
+
+    def refuse_graphs(*given: Any, providers: list[Any], enable_fallback: int) -> SimpleNamespace:
+        session = make(*given, providers=providers, enable_fallback=enable_fallback)
+        if "enable_cuda_graph" in providers[0][1]:
+            raise RuntimeError("This session cannot use the graph capture feature")
+        return session
+
+    monkeypatch.setattr(fake, "InferenceSession", refuse_graphs)
+    opened = providers.open_session(PROBE_MODEL, provider="cuda", graphs=True)
+    assert (opened.provider, opened.replays_graphs) == ("cuda", False)
+    assert [asked[0][1].get("enable_cuda_graph") for asked in fake.asked] == ["1", None]
+
+
+@pytest.fixture
+def gpu_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    monkeypatch.setenv("LBKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(providers, "read_gpu_name", lambda: "Toy 100 sm_90")
+    return "Toy 100 sm_90"
+
+
+def test_tensorrt_keeps_its_engines_and_falls_back_to_cuda(
+    monkeypatch: pytest.MonkeyPatch, gpu_name: str, tmp_path: Path
+) -> None:
+    fake = use(monkeypatch, FakeOrt(runs_on=[TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER]))
+    assert providers.open_session(PROBE_MODEL, provider="tensorrt").provider == "tensorrt"
+    ((tensorrt, options), (cuda, _), cpu) = fake.asked[0]
+    assert (tensorrt, cuda, cpu) == (TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER)
+    assert options["trt_engine_cache_enable"] == "True"
+    assert Path(options["trt_engine_cache_path"]).parent == tmp_path / "tensorrt"
+
+
+def test_tensorrt_that_falls_to_cuda_is_an_error(monkeypatch: pytest.MonkeyPatch, gpu_name: str) -> None:
     use(monkeypatch, FakeOrt(runs_on=[CUDA_PROVIDER, CPU_PROVIDER]))
-    assert providers.open_session(PROBE_MODEL, provider="auto").provider == "cuda"
+    with pytest.raises(ProviderError, match="tensorrt cannot run here: "):
+        providers.open_session(PROBE_MODEL, provider="tensorrt")
 
 
-def test_auto_takes_the_cpu_and_warns_where_a_session_fails(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    use(monkeypatch, FakeOrt(runs_on=[CPU_PROVIDER]))
-    assert providers.open_session(PROBE_MODEL, provider="auto").provider == "cpu"
-    assert "provider auto: cpu, because cuda cannot run here" in caplog.text
+@pytest.mark.parametrize(
+    ("name", "platform", "words"),
+    [
+        ("coreml", "linux", "coreml cannot run here: it exists on macOS alone; choose `--provider cpu`"),
+        ("directml", "darwin", "directml cannot run here: it exists on Windows alone; choose `--provider cpu`"),
+        ("directml", "win32", 'is built without it; run `pip uninstall -y .*`pip install "onnxruntime-directml"`'),
+    ],
+)
+def test_a_provider_of_another_system(monkeypatch: pytest.MonkeyPatch, name: str, platform: str, words: str) -> None:
+    use(monkeypatch, FakeOrt(runs_on=[]))
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(ProviderError, match=words):
+        providers.open_session(PROBE_MODEL, provider=name)
 
 
-def test_auto_does_not_try_cuda_where_it_certainly_cannot_run(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "lbkit")
-    fake = use(monkeypatch, FakeOrt(runs_on=[CUDA_PROVIDER]))
-    monkeypatch.setattr(providers, "find_cuda_obstacle", lambda _: Obstacle("no driver", "get one"))
-    assert providers.open_session(PROBE_MODEL, provider="auto").provider == "cpu"
-    assert fake.asked == [[CPU_PROVIDER]]
-    assert "provider auto: cpu, because no driver" in caplog.text
+def test_openvino_is_no_session_of_onnxruntime() -> None:
+    with pytest.raises(ProviderError, match="openvino is not run by a session"):
+        providers.open_session(PROBE_MODEL, provider="openvino")
 
 
 def test_strict_cuda_without_a_gpu_says_one_line_and_nothing_else(toy_model: Path) -> None:
@@ -209,4 +253,3 @@ def test_cuda_really_runs(toy_model: Path) -> None:
     if not status.works:
         pytest.skip(status.problem)
     assert providers.open_session(toy_model, provider="cuda").provider == "cuda"
-    assert providers.open_session(toy_model, provider="auto").provider == "cuda"

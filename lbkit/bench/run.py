@@ -1,0 +1,190 @@
+"""Models by runners by batch sizes: answers compared with the reference first, then timed."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.bench.cold import ColdStart, cold_start, to_dict
+from lbkit.bench.pictures import readable_pictures, rendered_pictures, run_once
+from lbkit.bench.runners import TORCH_RUNNERS, load_runner, tolerated_precision
+from lbkit.bench.timing import STAGES, StageTimes, time_stages
+from lbkit.core.backend import Backend, ModelOutput
+from lbkit.core.boxes import whole_image_box
+from lbkit.core.contract import ModelContract
+from lbkit.core.estimator import MAX_BATCH_SIZE, PoseEstimator
+from lbkit.core.geometry import ImageSize
+from lbkit.core.images import read_image
+from lbkit.core.pipeline import single_threaded_opencv
+from lbkit.core.preprocess import crop_person
+from lbkit.errors import ConfigError, LbkitError
+from lbkit.runtime.agreement import disagreement, sample_crops
+from lbkit.runtime.backends import load_backend
+from lbkit.runtime.loading import find_model
+
+DEFAULT_BATCHES = (1, 8, 32)
+COMPARED = 4
+"""Pictures whose crops the answers are compared on, besides as many made-up ones."""
+
+MOST_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPlan:
+    """What to measure.
+
+    Attributes:
+        models: Names or files.
+        runners: Providers, and PyTorch's ways (`lbkit.bench.runners`).
+        batches: People in a batch.
+        seconds: How long each row is timed, about.
+        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+        pictures: A folder of photographs; rendered figures when None.
+        cold: Whether to start a process of its own for each model and runner.
+    """
+
+    models: tuple[str, ...]
+    runners: tuple[str, ...] = ("cpu",)
+    batches: tuple[int, ...] = DEFAULT_BATCHES
+    seconds: float = 2.0
+    threads: int | None = None
+    pictures: Path | None = None
+    cold: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.models or not self.runners or not self.batches:
+            raise ConfigError("there is nothing to measure", remedy="give models, runners and batch sizes")
+        if not all(1 <= batch <= MAX_BATCH_SIZE for batch in self.batches):
+            raise ConfigError(f"batches must be at least 1 and at most {MAX_BATCH_SIZE}, got {self.batches}")
+        if not 0 < self.seconds <= MOST_SECONDS:
+            raise ConfigError(f"seconds must be above 0 and at most {MOST_SECONDS:g}, got {self.seconds}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BenchRow:
+    """One model on one runner with one batch size, or why it was not measured.
+
+    Attributes:
+        model: The model as asked for.
+        precision: Arithmetic of the file.
+        runner: What ran it; for "auto" what that chose.
+        batch: People in a batch.
+        times: What the stages took; None if there is a problem.
+        cold: What a fresh process needed; None where it was not measured.
+        problem: Why it was not measured; empty if it was.
+        is_wrong: Whether the problem is that the answers are not the reference's.
+    """
+
+    model: str
+    precision: str
+    runner: str
+    batch: int
+    times: StageTimes | None
+    cold: ColdStart | None = None
+    problem: str = ""
+    is_wrong: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.times is None) != bool(self.problem):
+            raise ValueError("a row has either times or a problem")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON can hold it."""
+        record: dict[str, Any] = {
+            "model": self.model,
+            "precision": self.precision,
+            "runner": self.runner,
+            "batch": self.batch,
+            "problem": self.problem or None,
+        }
+        if self.times is None:
+            return record
+        record |= {
+            f"{stage}_ms": {f"p{percent}": self.times.percentile_ms(stage, percent) for percent in (50, 95, 99)}
+            for stage in (*STAGES, "total")
+        }
+        return record | {
+            "runs": self.times.runs,
+            "model_people_per_s": self.times.people_per_second("model"),
+            "total_people_per_s": self.times.people_per_second("total"),
+            "drift": self.times.drift,
+            "cold": to_dict(self.cold),
+        }
+
+
+def run_bench(plan: BenchPlan) -> Iterator[BenchRow]:
+    """Measure, giving each row as it is done; a runner that cannot run or answers wrongly is a row with its problem.
+
+    Raises:
+        LbkitError: A model cannot be loaded on the CPU, which gives the reference, or there are no pictures.
+    """
+    with tempfile.TemporaryDirectory(prefix="lbkit-bench-") as folder, single_threaded_opencv():
+        given = plan.pictures
+        pictures = rendered_pictures(Path(folder)) if given is None else readable_pictures(given)
+        for model in plan.models:
+            yield from _model_rows(plan, model, pictures)
+
+
+def _model_rows(plan: BenchPlan, model: str, pictures: Sequence[Path]) -> Iterator[BenchRow]:
+    path = find_model(model)
+    reference = load_backend(path, threads=plan.threads)
+    crops = _compared_crops(reference.contract, pictures)
+    expected = reference.run(crops)
+    contract = reference.contract
+    del reference  # its threads would spin beside those that are timed
+    for runner in plan.runners:
+        try:
+            backend = load_runner(path, runner, threads=plan.threads)
+            name = str(getattr(backend, "provider", runner)) if runner not in TORCH_RUNNERS else runner
+            _require_agreement(backend, name, crops, expected)
+            cold = cold_start(path, name, batch=max(plan.batches), threads=plan.threads) if plan.cold else None
+        except LbkitError as error:
+            wrong = isinstance(error, _WrongAnswerError)
+            yield BenchRow(model, contract.precision, runner, 0, None, problem=str(error), is_wrong=wrong)
+            continue
+        for batch in plan.batches:
+            row = partial(BenchRow, model, contract.precision, name, batch)
+            try:
+                times = _time_batches(backend, pictures, batch=batch, seconds=plan.seconds)
+            except LbkitError as error:  # out of memory, for example
+                yield row(None, problem=str(error))
+            else:
+                yield row(times, cold)
+
+
+def _time_batches(backend: Backend, pictures: Sequence[Path], *, batch: int, seconds: float) -> StageTimes:
+    estimator = PoseEstimator(backend, batch_size=batch)
+    first = itertools.count(step=batch)
+
+    def run() -> tuple[float, ...]:
+        return run_once(estimator, pictures, first=next(first), count=batch)
+
+    return time_stages(run, people=batch, seconds=seconds)
+
+
+class _WrongAnswerError(LbkitError):
+    """A runner's answers are not the reference's."""
+
+
+def _require_agreement(backend: Backend, runner: str, crops: NDArray[np.uint8], expected: ModelOutput) -> None:
+    contract = backend.contract
+    output = backend.run(crops)
+    problem = disagreement(output, expected, contract=contract, precision=tolerated_precision(contract, runner))
+    if problem is not None:
+        raise _WrongAnswerError(f"{runner} was not timed: {problem}", remedy="run `lbkit doctor`")
+
+
+def _compared_crops(contract: ModelContract, pictures: Sequence[Path]) -> NDArray[np.uint8]:
+    crops = []
+    for path in pictures[:COMPARED]:
+        image = read_image(path)
+        crops.append(crop_person(image, whole_image_box(ImageSize.of(image)), contract=contract)[0])
+    return np.concatenate([np.stack(crops), sample_crops(contract, COMPARED)])

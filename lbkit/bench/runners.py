@@ -1,0 +1,56 @@
+"""What can run a model: lbkit's providers, and PyTorch with the checkpoint that the file was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from lbkit.core.backend import Backend
+from lbkit.core.contract import ModelContract, Precision
+from lbkit.core.threads import checked_threads
+from lbkit.errors import ModelError
+from lbkit.runtime.backends import load_backend
+
+TorchRunner = Literal["torch", "torch-compile"]
+TORCH_RUNNERS: tuple[TorchRunner, ...] = get_args(TorchRunner)
+
+
+def load_runner(path: Path, runner: str, *, threads: int | None) -> Backend:
+    """Load a model.
+
+    Args:
+        path: An ONNX file exported by lbkit.
+        runner: A provider, or one of `TORCH_RUNNERS`.
+        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+
+    Raises:
+        LbkitError: It cannot be run so.
+    """
+    if runner in TORCH_RUNNERS:
+        return _load_torch(load_backend(path).contract, path, compiled=runner == "torch-compile", threads=threads)
+    return load_backend(path, provider=runner, threads=threads)
+
+
+def tolerated_precision(contract: ModelContract, runner: str) -> Precision:
+    """Return the precision whose tolerance a runner's answers must keep: bfloat16 is no better than fp16."""
+    return "fp16" if runner == "openvino-bf16" and contract.precision == "fp32" else contract.precision
+
+
+def _load_torch(contract: ModelContract, path: Path, *, compiled: bool, threads: int | None) -> Backend:
+    import torch
+
+    from lbkit.models.checkpoint import find_checkpoint, load_checkpoint
+    from lbkit.models.torch_backend import TorchBackend
+
+    if contract.precision != "fp32":
+        remedy = "measure PyTorch beside the fp32 file"
+        raise ModelError(f"is {contract.precision}, and its checkpoint is fp32", where=path, remedy=remedy)
+    checkpoint = load_checkpoint(find_checkpoint(contract.model))
+    if checkpoint.contract.weights_sha256 != contract.weights_sha256:
+        remedy = "export the checkpoint again"
+        raise ModelError("was made from another checkpoint than the one found", where=path, remedy=remedy)
+    torch.set_num_threads(checked_threads(threads))
+    backend = TorchBackend(checkpoint)
+    if compiled:
+        backend.compile()
+    return backend

@@ -1,0 +1,141 @@
+"""The fastest provider that gives the CPU's answers: timed once for a model on a machine, then remembered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.backend import ModelOutput, RuntimeBackend
+from lbkit.core.threads import checked_threads
+from lbkit.errors import LbkitError
+from lbkit.runtime.agreement import disagreement, sample_crops
+from lbkit.runtime.backends import load_on
+from lbkit.runtime.choices import Circumstances, recall, remember
+from lbkit.runtime.cuda import find_cuda_obstacle
+from lbkit.runtime.openvino_library import openvino_version
+from lbkit.runtime.providers import EXECUTION, PROVIDERS, OrtProviderName, ProviderName
+from lbkit.runtime.wheels import import_onnxruntime
+
+logger = logging.getLogger(__name__)
+
+TIME_LIMIT_S = 1.0
+"""Rounds end after this; each candidate has run at least `LEAST_ROUNDS` times by then."""
+
+LEAST_ROUNDS, MOST_ROUNDS = 2, 10
+BATCH = 4
+WORTH = 0.95
+"""Another provider than the CPU must take no more than this share of its time to be chosen."""
+
+_SINGLE_SYSTEM: tuple[OrtProviderName, ...] = ("coreml", "directml")
+
+
+def load_fastest(path: Path, *, threads: int | None = None) -> RuntimeBackend:
+    """Load a model on the fastest provider that agrees with the CPU.
+
+    Candidates are those whose libraries are installed and that compute in the file's own precision: `openvino-bf16` is
+    never taken, and neither is `tensorrt`, which builds for minutes.
+
+    Args:
+        path: An ONNX file exported by lbkit.
+        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+
+    Raises:
+        LbkitError: The model does not load on the CPU either.
+    """
+    path = Path(path)
+    cpu = None if path.is_file() else load_on(path, provider="cpu", threads=threads)  # raises: there is no such file
+    circumstances = Circumstances.here(path, threads=checked_threads(threads))
+    known = recall(circumstances)
+    if known is not None:
+        try:
+            backend = load_on(path, provider=known, threads=threads)
+        except LbkitError as error:
+            logger.info("provider auto: %s was chosen before and fails now (%s)", known, error)
+        else:
+            logger.info("provider auto: %s, as chosen before", known)
+            return backend
+    cpu = cpu or load_on(path, provider="cpu", threads=threads)
+    chosen = _fastest([cpu, *_agreeing(path, cpu, threads)])
+    remember(circumstances, _name(chosen))
+    return chosen
+
+
+def candidates() -> list[ProviderName]:
+    """Return the providers besides the CPU that may run here, judged without making a session."""
+    found: list[ProviderName] = []
+    onnxruntime = import_onnxruntime()
+    obstacle = find_cuda_obstacle(onnxruntime)
+    if obstacle is None:
+        found.append("cuda")
+    else:
+        logger.debug("provider auto: not cuda, because %s", obstacle.problem)
+    built_in = onnxruntime.get_available_providers()
+    found += [name for name in _SINGLE_SYSTEM if EXECUTION[name] in built_in]
+    if openvino_version() is not None:
+        found.append("openvino")
+    return found
+
+
+def _agreeing(path: Path, cpu: RuntimeBackend, threads: int | None) -> list[RuntimeBackend]:
+    """Load the candidates that give the CPU's answers; what is wrong with the others is logged."""
+    crops = sample_crops(cpu.contract, BATCH)
+    expected = cpu.run(crops)
+    good = []
+    for name in candidates():
+        try:
+            backend = load_on(path, provider=name, threads=threads)
+            problem = disagreement(backend.run(crops), expected, contract=cpu.contract)
+        except LbkitError as error:
+            logger.warning("provider auto: not %s, because %s", name, error)
+            continue
+        if problem is None:
+            good.append(backend)
+        else:
+            logger.warning("provider auto: not %s, because %s", name, problem)
+    return good
+
+
+def _fastest(backends: list[RuntimeBackend]) -> RuntimeBackend:
+    """Return the fastest of some backends, the CPU's being the first."""
+    if len(backends) == 1:
+        logger.info("provider auto: %s, the only one that runs here", backends[0].provider)
+        return backends[0]
+    crops = sample_crops(backends[0].contract, BATCH)
+    seconds = time_in_turn([_runner(backend, crops) for backend in backends])
+    told = ", ".join(f"{each.provider} {1e3 * took:.1f} ms" for each, took in zip(backends, seconds, strict=True))
+    best = int(np.argmin(seconds))
+    chosen = backends[best if seconds[best] <= WORTH * seconds[0] else 0]
+    logger.info("provider auto: %s (%s for %d crops)", chosen.provider, told, BATCH)
+    return chosen
+
+
+def _runner(backend: RuntimeBackend, crops: NDArray[np.uint8]) -> Callable[[], ModelOutput]:
+    return lambda: backend.run(crops)
+
+
+def time_in_turn(functions: list[Callable[[], object]], *, limit_s: float = TIME_LIMIT_S) -> list[float]:
+    """Return the least seconds that each function took, called in turn until the time is over.
+
+    Args:
+        functions: What to time; each has run once before.
+        limit_s: No new round begins after it, but for the first `LEAST_ROUNDS`.
+    """
+    best = [float("inf")] * len(functions)
+    started = time.perf_counter()
+    for round_number in range(MOST_ROUNDS):
+        if round_number >= LEAST_ROUNDS and time.perf_counter() - started > limit_s:
+            break
+        for index, function in enumerate(functions):
+            begin = time.perf_counter()
+            function()
+            best[index] = min(best[index], time.perf_counter() - begin)
+    return best
+
+
+def _name(backend: RuntimeBackend) -> ProviderName:
+    return next(name for name in PROVIDERS if name == backend.provider)

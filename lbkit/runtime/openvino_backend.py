@@ -1,0 +1,199 @@
+"""An exported model run by OpenVINO on the CPU, checked against the contract that it carries.
+
+OpenVINO's own choice of arithmetic on a CPU with bfloat16 is bfloat16, which changes the answers. So the arithmetic is
+always asked for, and read back from the compiled model.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.backend import ModelOutput
+from lbkit.core.contract import ModelContract
+from lbkit.core.threads import checked_threads
+from lbkit.errors import ContractError, LbkitError, ModelError, ModelMemoryError
+from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of
+from lbkit.runtime.openvino_library import import_openvino
+from lbkit.runtime.providers import refusal
+from lbkit.runtime.signature import check_signature
+from lbkit.runtime.wheels import Obstacle
+
+OpenVinoName = Literal["openvino", "openvino-bf16"]
+PRECISIONS: dict[OpenVinoName, str] = {"openvino": "f32", "openvino-bf16": "bf16"}
+"""The arithmetic that each provider asks for, in OpenVINO's words; int8 files compute in int8 under both."""
+
+_DEVICE = "CPU"
+_TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}
+_METADATA = "framework"
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "Failed to allocate", "could not create a memory")
+
+
+class OpenVinoBackend:
+    """A model file compiled by OpenVINO; calls may come from several threads and take turns.
+
+    Args:
+        path: An ONNX file exported by lbkit.
+        provider: "openvino" computes in fp32, "openvino-bf16" in bfloat16; int8 files compute in int8 where they say.
+        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ModelError: OpenVINO cannot load it.
+        ContractError: It carries no contract, one of another version, or one that its graph contradicts.
+        ProviderError: OpenVINO is broken, or the CPU lacks bfloat16.
+        MissingDependencyError: OpenVINO is not installed.
+    """
+
+    def __init__(self, path: Path, *, provider: OpenVinoName = "openvino", threads: int | None = None) -> None:
+        path = Path(path)
+        check_file(path)
+        count = checked_threads(threads)
+        core = import_openvino().Core()
+        model = _read(core, path)
+        self._path = path
+        self._provider = provider
+        self._contract = _read_contract(model, path)
+        check_signature(_Signature(model), self._contract, where=path)
+        self._request = compile_on_cpu(core, model, provider=provider, threads=count, where=path).create_infer_request()
+        self._turn = threading.Lock()
+
+    @property
+    def contract(self) -> ModelContract:
+        """The contract that the file carries."""
+        return self._contract
+
+    @property
+    def provider(self) -> OpenVinoName:
+        """The provider, by the arithmetic that it was asked for."""
+        return self._provider
+
+    def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
+        """Run the model on crops.
+
+        Args:
+            crops: (N, H, W, 3) uint8 RGB, N >= 1.
+
+        Raises:
+            InputError: The crops have another shape or dtype.
+            ModelMemoryError: The memory does not hold so many at once.
+            ModelError: OpenVINO fails, or puts out other shapes than promised.
+        """
+        feed = feed_of(crops, self._contract)
+        try:
+            with self._turn:
+                self._request.infer({0: feed}, share_inputs=True)
+                # Copies, because the next run writes to the same memory.
+                count = len(self._contract.outputs)
+                arrays = [np.array(self._request.get_output_tensor(index).data) for index in range(count)]
+        except (RuntimeError, MemoryError) as error:
+            raise _run_error(error, self._path, count=len(crops)) from error
+        return output_of(arrays, self._contract, count=len(crops), where=self._path)
+
+
+def compile_on_cpu(core: Any, model: Any, *, provider: OpenVinoName, threads: int, where: Path | None = None) -> Any:
+    """Return a compiled model that really computes as asked.
+
+    Args:
+        core: An `openvino.Core`.
+        model: What `core.read_model` gave.
+        provider: Decides the arithmetic.
+        threads: Threads inside the model.
+        where: The model's file, for messages.
+
+    Raises:
+        ProviderError: The CPU lacks the arithmetic, or OpenVINO compiled for another.
+        ModelError: OpenVINO cannot compile the model.
+    """
+    precision = PRECISIONS[provider]
+    if precision == "bf16" and "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        raise refusal(provider, Obstacle("this CPU has no bfloat16 instructions", "choose `--provider openvino`"))
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Pinned threads of two processes would share one CPU while the next is idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+    try:
+        compiled = core.compile_model(model, _DEVICE, settings)
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO cannot load it ({_words(error)})", where=where, remedy=EXPORT_AGAIN) from error
+    used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if used != precision:
+        problem = f"OpenVINO computes in {used}, and {precision} is asked for"
+        raise refusal(provider, Obstacle(problem, "choose `--provider cpu`"))
+    return compiled
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """An input or output as ONNX Runtime describes one."""
+
+    name: str
+    type: str
+    shape: list[int | None]
+
+
+class _Signature:
+    """The inputs and outputs of an `openvino.Model`, described as ONNX Runtime's sessions describe theirs."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def get_inputs(self) -> list[_Tensor]:
+        return [_tensor(port) for port in self._model.inputs]
+
+    def get_outputs(self) -> list[_Tensor]:
+        return [_tensor(port) for port in self._model.outputs]
+
+
+def _tensor(port: Any) -> _Tensor:
+    kind = port.get_element_type().get_type_name()
+    sizes = [size.get_length() if size.is_static else None for size in port.get_partial_shape()]
+    return _Tensor(port.get_any_name(), _TYPES.get(kind, kind), sizes)
+
+
+def _read(core: Any, path: Path) -> Any:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        source: str | bytes = path.read_bytes()
+    else:
+        source = str(path)
+    try:
+        return core.read_model(source)
+    except RuntimeError as error:
+        raise not_onnx(path) from error
+
+
+def _read_contract(model: Any, path: Path) -> ModelContract:
+    try:
+        fields = dict(model.get_rt_info().items()).get(_METADATA, {})
+        metadata = {str(key): str(getattr(value, "value", value)) for key, value in fields.items()}
+    except UnicodeDecodeError as error:
+        raise ContractError(f"its metadata is not text in UTF-8 ({error})", where=path, remedy=EXPORT_AGAIN) from error
+    return contract_of(metadata, where=path)
+
+
+def _run_error(error: Exception, path: Path, *, count: int) -> LbkitError:
+    words = _words(error)
+    if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
+        return ModelMemoryError(
+            f"out of memory while running {count} crops at once ({words})",
+            where=path,
+            remedy="give a smaller --batch-size",
+        )
+    return ModelError(f"running {count} crops failed ({words})", where=path)
+
+
+def _words(error: Exception) -> str:
+    """Return the last line that is not a source position; OpenVINO's messages begin with those."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (said or lines or [type(error).__name__])[-1][:300]
