@@ -31,6 +31,15 @@ LEG_MEMORY_S = 8.0
 SETTLED_IOU = 0.6
 """A box that leads to joints whose own box overlaps it by less is looked at once more."""
 
+THOROUGH_S = 0.5
+"""So long after a person was lost every frame is searched as the first one is."""
+
+DOUBTFUL = 2.0
+DOUBT_EVERY_S = 1.0
+SURER = 1.25
+"""Somebody who scores less than `DOUBTFUL` times what nobody may have is checked against a search of the whole picture
+every so often, and given up for whom scores this many times as much there."""
+
 ONE_PERSON_ID = 1
 
 DEATH_S = 1.0
@@ -145,12 +154,32 @@ class LegMemory:
         return self._leg_px
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sight:
+    """One person on one frame: (K, 3) joints and the (4,) box that was looked at."""
+
+    joints: NDArray[np.float64]
+    box_xyxy: FloatArray
+
+    @property
+    def score(self) -> float:
+        return float(self.joints[:, 2].mean())
+
+    @property
+    def area_px(self) -> float:
+        """About the area of the person, from the box (COCO's people cover 0.53 of theirs)."""
+        left, top, right, bottom = self.box_xyxy
+        return max(1.0, PERSON_PER_BOX * float((right - left) * (bottom - top)))
+
+
 class OnePerson:
     """One person, found without a box and then followed by the joints.
 
     The first frame is searched as a photograph is. Afterwards each frame is looked at in the box that the last joints
-    lead to. When the joints score low, the person is lost and the frame is searched again; while that fails, one look
-    a frame goes on searching, so that frames without anybody cost no more than others.
+    lead to. When the joints score low, the person is lost and the frame is searched again; after `THOROUGH_S` without
+    anybody one look a frame goes on searching, so that empty frames cost no more than others. Somebody who scores
+    little more than nobody does may be no person at all, so from time to time the whole picture is searched for a
+    better one.
 
     Args:
         estimator: The model.
@@ -162,54 +191,55 @@ class OnePerson:
         self._lost_score = person_score_limit(estimator.contract) if lost_score is None else lost_score
         self._box_xyxy: FloatArray | None = None
         self._search: PersonSearch | None = None
+        self._lost_s: float | None = None
+        self._searched_s = 0.0
         self._leg = LegMemory()
 
     def step(self, image: ImageArray, time_s: float) -> Sightings:
         """Find the person (see `Tracker.step`)."""
-        joints, box = self._follow(image, self._box_xyxy) if self._box_xyxy is not None else (None, None)
-        if joints is None or box is None:
-            joints, box = self._look_for(image)
-        if joints is None or box is None:
+        sight = None if self._box_xyxy is None else self._follow(image, self._box_xyxy, time_s)
+        sight = sight or self._look_for(image, time_s)
+        if sight is None:
+            self._box_xyxy = None
             return Sightings.none(len(self._estimator.contract.keypoints))
-        size = ImageSize.of(image)
-        self._box_xyxy = person_box_from_joints(joints[:, :2], size, leg_px=self._leg.update(joints[:, :2], time_s))
-        return Sightings.one(joints, box)
+        leg_px = self._leg.update(sight.joints[:, :2], time_s)
+        self._box_xyxy = person_box_from_joints(sight.joints[:, :2], ImageSize.of(image), leg_px=leg_px)
+        self._search = self._lost_s = None
+        return Sightings.one(sight.joints, sight.box_xyxy)
 
-    def _follow(self, image: ImageArray, box: FloatArray) -> tuple[NDArray[np.float64], FloatArray] | tuple[None, None]:
+    def _follow(self, image: ImageArray, box: FloatArray, time_s: float) -> _Sight | None:
         """Look where the person should be, and once more where that leads if it leads elsewhere."""
-        joints = self._look(image, box)
-        led_to = person_box_from_joints(joints[:, :2], ImageSize.of(image))
+        sight = self._look(image, box)
+        led_to = person_box_from_joints(sight.joints[:, :2], ImageSize.of(image))
         if box_iou(led_to, box) < SETTLED_IOU:
-            again = self._look(image, led_to)
-            if again[:, 2].mean() > joints[:, 2].mean():
-                joints, box = again, led_to
-        if joints[:, 2].mean() >= self._lost_score:
-            return joints, box
-        self._box_xyxy = None
-        return None, None
+            sight = max(sight, self._look(image, led_to), key=lambda one: one.score)
+        is_doubtful = sight.score < DOUBTFUL * self._lost_score
+        if is_doubtful and time_s - self._searched_s >= DOUBT_EVERY_S:
+            found = self._search_all(image, time_s)
+            sight = found if found.score > SURER * sight.score else sight
+        return sight if sight.score >= self._lost_score else None
 
-    def _look_for(self, image: ImageArray) -> tuple[NDArray[np.float64], FloatArray] | tuple[None, None]:
-        """Search: on the frame where the search begins to its end, on later ones a look each."""
-        is_new = self._search is None
-        search = self._search or PersonSearch(ImageSize.of(image))
-        self._search = search
+    def _look_for(self, image: ImageArray, time_s: float) -> _Sight | None:
+        """Search the whole frame when the person was lost a short while ago, and else go on by one look."""
+        self._lost_s = time_s if self._lost_s is None else self._lost_s
+        if time_s - self._lost_s <= THOROUGH_S:
+            sight = self._search_all(image, time_s)
+        else:
+            self._search = self._search or PersonSearch(ImageSize.of(image))
+            sight = self._look(image, self._search.box_xyxy)
+            self._search.record(sight.joints)
+            self._search = None if self._search.is_over else self._search
+        return sight if sight.score >= self._lost_score else None
+
+    def _search_all(self, image: ImageArray, time_s: float) -> _Sight:
+        self._searched_s = time_s
+        search = PersonSearch(ImageSize.of(image))
         while not search.is_over:
-            joints, box = self._look(image, search.box_xyxy), search.box_xyxy
-            search.record(joints)
-            if not is_new:
-                break
-        if is_new:
-            joints, box = search.joints, search.joints_box_xyxy
-        if joints[:, 2].mean() >= self._lost_score:
-            self._search = None
-            return joints, box
-        if search.is_over:
-            self._search = PersonSearch(ImageSize.of(image))
-        return None, None
+            search.record(self._look(image, search.box_xyxy).joints)
+        return _Sight(search.joints, search.joints_box_xyxy)
 
-    def _look(self, image: ImageArray, box: FloatArray) -> NDArray[np.float64]:
-        joints: NDArray[np.float64] = look_at(self._estimator, image, np.asarray(box)[None])[0]
-        return joints
+    def _look(self, image: ImageArray, box: FloatArray) -> _Sight:
+        return _Sight(look_at(self._estimator, image, np.asarray(box)[None])[0], box)
 
 
 class Crowd:
@@ -305,24 +335,6 @@ class Crowd:
             if sight.score >= self._lost_score and is_near and not self._repeats(sight, present):
                 person.see(sight, time_s, is_confirmed=False)
                 present.append(sight)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sight:
-    """One person on one frame: (K, 3) joints and the (4,) box that was looked at."""
-
-    joints: NDArray[np.float64]
-    box_xyxy: FloatArray
-
-    @property
-    def score(self) -> float:
-        return float(self.joints[:, 2].mean())
-
-    @property
-    def area_px(self) -> float:
-        """About the area of the person, from the box (COCO's people cover 0.53 of theirs)."""
-        left, top, right, bottom = self.box_xyxy
-        return max(1.0, PERSON_PER_BOX * float((right - left) * (bottom - top)))
 
 
 class _Person:

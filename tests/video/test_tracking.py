@@ -13,8 +13,10 @@ from lbkit.core.geometry import ImageArray, ImageSize
 from lbkit.runtime.ort_backend import OrtBackend
 from lbkit.video.tracking import (
     DEATH_S,
+    DOUBT_EVERY_S,
     LOST_SCORE,
     LOST_SCORES,
+    THOROUGH_S,
     Crowd,
     LegMemory,
     OnePerson,
@@ -89,7 +91,7 @@ def test_a_lost_person_is_searched_again_on_the_same_frame(estimator: PoseEstima
     tracker = OnePerson(estimator)
     tracker.step(scene([(20, 0)]), 0.0)
     jumped = tracker.step(scene([(400, 10)]), 1 / 30)
-    np.testing.assert_allclose(jumped.keypoints[0, :, :2], PERSON + (400, 10), atol=1.0)
+    np.testing.assert_allclose(jumped.keypoints[0, :, :2], PERSON + np.array([400, 10]), atol=1.0)
 
 
 def test_an_empty_picture_has_nobody_and_costs_one_look(toy_model: Path, scene: Scene) -> None:
@@ -97,20 +99,35 @@ def test_an_empty_picture_has_nobody_and_costs_one_look(toy_model: Path, scene: 
     tracker = OnePerson(PoseEstimator(counting))
     tracker.step(scene([(20, 0)]), 0.0)
     assert tracker.step(scene([]), 0.1).ids == ()
+    assert tracker.step(scene([]), 0.1 + THOROUGH_S).ids == ()
     before = counting.looks
     for number in range(6):
-        seen = tracker.step(scene([]), 0.2 + number / 10)
+        seen = tracker.step(scene([]), 0.2 + THOROUGH_S + number / 10)
         assert seen.ids == ()
         assert seen.keypoints.shape == (0, 6, 3)
     assert counting.looks == before + 6
-    back = [tracker.step(scene([(300, 0)]), 1.0 + number / 10).ids for number in range(4)]
+    back = [tracker.step(scene([(300, 0)]), 2.0 + number / 10).ids for number in range(4)]
     assert back[-1] == (1,)
+
+
+def test_somebody_doubtful_is_given_up_for_somebody_surer(estimator: PoseEstimator, scene: Scene) -> None:
+    """Faint spots are followed until the next search of the whole picture meets bright ones."""
+    faint = (scene([(10, 0)]) * 0.5).astype(np.uint8)
+    both = np.maximum(faint, scene([(400, 0)]))
+    score = float(OnePerson(estimator, lost_score=0.01).step(faint, 0.0).keypoints[0, :, 2].mean())
+    tracker = OnePerson(estimator, lost_score=0.8 * score)
+    tracker.step(faint, 0.0)
+    np.testing.assert_allclose(tracker.step(both, 0.1).keypoints[0, :, :2], PERSON + np.array([10, 0]), atol=1.5)
+    surer = tracker.step(both, DOUBT_EVERY_S + 0.1)
+    np.testing.assert_allclose(surer.keypoints[0, :, :2], PERSON + np.array([400, 0]), atol=1.5)
 
 
 def test_the_whole_picture_is_no_tracking(estimator: PoseEstimator, scene: Scene) -> None:
     seen = WholeImage(estimator).step(scene([(200, 0)]), 0.0)
     np.testing.assert_allclose(seen.boxes_xyxy, [[0, 0, SIZE.width, SIZE.height]])
-    np.testing.assert_allclose(seen.keypoints[0, :, :2], PERSON + (200, 0), atol=2.5)  # small spots in a wide box
+    np.testing.assert_allclose(
+        seen.keypoints[0, :, :2], PERSON + np.array([200, 0]), atol=2.5
+    )  # small spots in a wide box
 
 
 class Scripted:
@@ -119,7 +136,7 @@ class Scripted:
     def __init__(self) -> None:
         self.offsets: Sequence[tuple[float, float]] = ()
 
-    def detect(self, image: ImageArray) -> Detections:
+    def detect(self, image: ImageArray) -> Detections:  # noqa: ARG002
         boxes = [[x - 20, y + 20, x + 100, y + 270] for x, y in self.offsets]
         return Detections(np.array(boxes, dtype=float).reshape(-1, 4), np.full(len(boxes), 0.9))
 
@@ -190,7 +207,7 @@ def test_the_leg_is_remembered_while_it_looks_short() -> None:
 
 def test_similarity_is_cocos() -> None:
     sigmas = np.full(6, 0.1)
-    moved = PERSON + (3.0, 4.0)
+    moved = PERSON + np.array([3.0, 4.0])
     expected = np.exp(-25 / (2 * 900 * 0.04))
     assert keypoint_similarity(PERSON, moved, area_px=900, sigmas=sigmas) == pytest.approx(expected)
     assert keypoint_similarity(PERSON, PERSON, area_px=900, sigmas=sigmas) == 1.0
