@@ -28,7 +28,7 @@ from lbkit.quantization.static import (
 
 log = logging.getLogger(__name__)
 
-SENSITIVITY_CROPS = 24
+SENSITIVITY_CROPS = 16
 MAX_KEPT = 6
 """So many layers stay in fp32 at most; a file that needs more would not be faster."""
 
@@ -101,7 +101,8 @@ def quantize_model(
     """
     prepared = prepare_graph(source)
     chooser = _Chooser(find, roles.choosing, reference, max_drop=options.max_drop)
-    ranges, tried = _measured_ranges(prepared, roles, spec, options), {}
+    ranges = _measured_ranges(prepared, roles, spec, options)
+    tried: dict[str, float] = {}
     for method, found in ranges.items():
         tried[method] = chooser.score(quantize_graph(prepared, found))
         log.info("%s: %.4f", method, tried[method])

@@ -117,8 +117,8 @@ def read_source(path: Path, *, split: str | None = None, finder: PoseEstimator |
     """Read the people of a COCO root, a COCO or CSV file of boxes, or a folder of pictures.
 
     Args:
-        path: A folder in COCO's layout, a folder with `annotations.json`, a COCO `.json`, a `.csv` of boxes, or a folder
-            of pictures, in which the model looks for one person each.
+        path: A folder in COCO's layout, a folder with `annotations.json`, a COCO `.json`, a `.csv` of boxes, or a
+            folder of pictures, in which the model looks for one person each.
         split: Which part of a folder in COCO's layout; the first by name when None.
         finder: Looks for people in pictures without boxes.
 

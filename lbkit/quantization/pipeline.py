@@ -189,9 +189,7 @@ class _Desk:
         crops = figure_crops(contract.input.size, max(BATCHES))
         outputs = DeployedFile(self._target, contract).run(crops)
         check_agreement(self._target, outputs, crops=crops, contract=contract)
-        return golden_record(
-            crops, outputs, contract.heatmap, tolerance=dict(TOLERANCES[self._options.precision])
-        )
+        return golden_record(crops, outputs, contract.heatmap, tolerance=dict(TOLERANCES[self._options.precision]))
 
     def _quantized(self, original: onnx.ModelProto) -> QuantizedGraph:
         return quantize_model(
@@ -229,7 +227,9 @@ class _Desk:
 
 def _check_target(path: Path, source: Path, *, force: bool) -> None:
     if path.suffix != ".onnx":
-        raise OutputError("the name of a reduced file should end in .onnx", where=path, remedy=f"name it {path.stem}.onnx")
+        raise OutputError(
+            "the name of a reduced file should end in .onnx", where=path, remedy=f"name it {path.stem}.onnx"
+        )
     if path.resolve() == source.resolve():
         raise OutputError("is the fp32 file itself", where=path, remedy="give another --output")
     for file in (path, sidecar_path(path)):

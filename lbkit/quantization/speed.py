@@ -110,9 +110,7 @@ def _batch_speed(backends: Sequence[OrtBackend], crops: ImageArray) -> BatchSpee
         backend.run(crops)  # the first run allocates
     seconds: list[list[float]] = [[], []]
     started = time.perf_counter()
-    while len(seconds[0]) < MIN_ROUNDS or (
-        len(seconds[0]) < MAX_ROUNDS and time.perf_counter() - started < SECONDS
-    ):
+    while len(seconds[0]) < MIN_ROUNDS or (len(seconds[0]) < MAX_ROUNDS and time.perf_counter() - started < SECONDS):
         order = (0, 1) if len(seconds[0]) % 2 == 0 else (1, 0)
         for index in order:
             begin = time.perf_counter()

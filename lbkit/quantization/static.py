@@ -1,13 +1,15 @@
 """Static 8-bit quantisation by ONNX Runtime's tools: ranges of activations from real crops, then Q/DQ nodes.
 
 Activations are unsigned bytes. Weights are signed, symmetric, one scale a channel, and have 7 bits: without VNNI a
-processor adds two products of an unsigned and a signed byte in 16 bits, which 2 * 255 * 127 overflows and 2 * 255 * 64 does
-not. So a file gives the same integers on every processor.
+processor adds two products of an unsigned and a signed byte in 16 bits, which 2 * 255 * 127 overflows and
+2 * 255 * 64 does not. So a file gives the same integers on every processor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -44,6 +46,9 @@ _BATCH = 4  # the histograms hold every activation of a batch in memory, 40 MB a
 
 LAYER_KINDS = ("Conv", "MatMul", "Gemm", "ConvTranspose")
 """Operators with weights: what sensitivity is measured of and what can be kept in float."""
+
+RANGED_KINDS = (*LAYER_KINDS, "Add", "Relu", "Clip", "Concat")
+"""Operators whose outputs need a range of their own; what only moves values keeps the range of its input."""
 
 QUANTIZED_KINDS = (*LAYER_KINDS, "Add", "Relu", "Clip", "MaxPool", "Resize", "Transpose", "Reshape", "Slice", "Concat")
 
@@ -100,12 +105,13 @@ def measure_ranges(prepared: PreparedGraph, pixels: ImageArray, *, spec: InputSp
         "percentile": (CalibrationMethod.Percentile, {"num_bins": HISTOGRAM_BINS, "percentile": PERCENTILE}),
     }
     chosen, options = kinds[method]
-    with tempfile.TemporaryDirectory(prefix="lbkit-") as folder:
+    # the calibrators print their progress to stdout
+    with tempfile.TemporaryDirectory(prefix="lbkit-") as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder, "prepared.onnx")
         onnx.save(prepared.model, path)
         calibrator = create_calibrator(
             str(path),
-            list(QUANTIZED_KINDS),
+            list(RANGED_KINDS),
             augmented_model_path=str(Path(folder, "augmented.onnx")),
             calibrate_method=chosen,
             extra_options=options,

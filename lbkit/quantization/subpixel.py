@@ -1,4 +1,4 @@
-"""Deconvolutions as convolutions: exact up to rounding, and runnable in 8 bits, for which runtimes have no deconvolution.
+"""Deconvolutions as convolutions: exact up to rounding, and able to run in 8 bits, unlike ONNX Runtime's own.
 
 A stride-s deconvolution computes s x s interleaved pictures, each of them a small convolution of the input: of a
 4x4 kernel with stride 2, every output cell sees 2x2 taps (Shi et al., 2016, "Is the deconvolution layer the same as a
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -152,7 +153,7 @@ def _interleaving(
     split = constant("split", [0, rows, columns, step_y, step_x * channels])  # 0 keeps the batch
     joined = constant("joined", [0, rows * step_y, columns * step_x, channels])
     crop = [constant("begins", begins), constant("ends", ends), constant("axes", [1, 2])]
-    steps: list[tuple[str, list[str], dict[str, list[int]]]] = [
+    steps: list[tuple[str, list[str], dict[str, Any]]] = [
         ("Transpose", [], {"perm": [0, 2, 3, 1]}),
         ("Reshape", [split], {}),
         ("Transpose", [], {"perm": [0, 1, 3, 2, 4]}),
