@@ -94,3 +94,11 @@ class GraphEdit:
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Return the value of a node's attribute."""
     return next((onnx.helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
+
+
+def sort_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with every node behind those that it reads, which converters do not care for."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    ONNXModel(model).topological_sort()
+    return model

@@ -25,7 +25,7 @@ from lbkit.core.contract import InputSpec
 from lbkit.core.geometry import ImageArray
 from lbkit.errors import ModelError
 from lbkit.export.verification import input_tensor
-from lbkit.quantization.graph_edit import GraphEdit
+from lbkit.quantization.graph_edit import GraphEdit, sort_nodes
 from lbkit.quantization.integer_ends import (
     CENTERED,
     bypass_float_pixels,
@@ -51,6 +51,8 @@ RANGED_KINDS = (*LAYER_KINDS, "Add", "Relu", "Clip", "Concat")
 """Operators whose outputs need a range of their own; what only moves values keeps the range of its input."""
 
 QUANTIZED_KINDS = (*LAYER_KINDS, "Add", "Relu", "Clip", "MaxPool", "Resize", "Transpose", "Reshape", "Slice", "Concat")
+
+_NETWORK, _WEIGHT = "network.", ".weight"
 
 Ranges = Any
 """ONNX Runtime's TensorsData: the range of every activation by its name."""
@@ -82,7 +84,7 @@ class PreparedGraph:
 def prepare_graph(model: onnx.ModelProto) -> PreparedGraph:
     """Return a rewritten copy of a graph in fp32."""
     prepared = copy.deepcopy(model)
-    GraphEdit(prepared)  # names every node
+    _name_layers(GraphEdit(prepared))
     deconvolutions = rewrite_deconvolutions(prepared)
     head = rewrite_head(prepared)
     return PreparedGraph(prepared, deconvolutions, fold_normalization(prepared), head)
@@ -162,7 +164,7 @@ def quantize_graph(
     model: onnx.ModelProto = quantizer.model.model
     if bytes_reach:
         bypass_float_pixels(model)
-    return _sorted(model)
+    return sort_nodes(model)
 
 
 def eight_bit_layers(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -172,16 +174,17 @@ def eight_bit_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(node.name for node in edit.nodes(*LAYER_KINDS) if node.input[1] in made)
 
 
+def _name_layers(edit: GraphEdit) -> None:
+    """Call a layer as its weights are called: node names of exporters are numbers."""
+    for node in edit.nodes(*LAYER_KINDS):
+        weight = node.input[1]
+        if weight.endswith(_WEIGHT) and len(edit.readers(weight)) == 1:
+            node.name = weight.removeprefix(_NETWORK).removesuffix(_WEIGHT)
+
+
 def _first_layer_is_quantized(prepared: PreparedGraph, in_float: Sequence[str], only: Sequence[str] | None) -> bool:
     first = GraphEdit(prepared.model).readers(CENTERED)[0].name
     return first not in in_float and (only is None or first in only)
-
-
-def _sorted(model: onnx.ModelProto) -> onnx.ModelProto:
-    from onnxruntime.quantization.onnx_model import ONNXModel
-
-    ONNXModel(model).topological_sort()
-    return model
 
 
 class _Reader:
