@@ -1,9 +1,10 @@
 """The two ends of an int8 graph: pixels that go in as the bytes they are, and heatmaps that come out unrounded.
 
 **In front**, `pixel * scale + offset` folds into the first convolution: its weights take the scale, its bias the
-offset, and the bytes become its quantised input with step 1 and a zero point near the mean colour. What a convolution pads
-with is then the zero point in all three colours instead of each colour's own mean: up to 12 levels off, at the border
-only. Without this, every crop is widened to float, scaled, and rounded to bytes again, an eighth of the whole time.
+offset, and the bytes become its quantised input with step 1 and a zero point near the mean colour. What a convolution
+pads with is then the zero point in all three colours instead of each colour's own mean: up to 12 levels off, at the
+border only. Without this, every crop is widened to float, scaled, and rounded to bytes again, an eighth of the
+whole time.
 
 **Behind**, the 1x1 convolution that makes the heatmaps is written as a matrix product, for which runtimes have
 8-bit operands with a float32 result. A heatmap rounded to 256 levels would move a joint's sub-cell position.

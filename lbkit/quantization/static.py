@@ -107,6 +107,7 @@ def measure_ranges(prepared: PreparedGraph, pixels: ImageArray, *, spec: InputSp
         "percentile": (CalibrationMethod.Percentile, {"num_bins": HISTOGRAM_BINS, "percentile": PERCENTILE}),
     }
     chosen, options = kinds[method]
+    log.info("ranges by %s over %d crops ...", method, len(pixels))
     # the calibrators print their progress to stdout
     with tempfile.TemporaryDirectory(prefix="lbkit-") as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder, "prepared.onnx")

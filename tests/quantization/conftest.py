@@ -1,7 +1,7 @@
 """A small network with known arithmetic in the shape of the real ones: normalisation, deconvolution, 1x1 head.
 
-Heatmap k = (weights_k . rgb) smoothed by a Gaussian at stride 8, then doubled by a bilinear deconvolution. `fragile` puts
-a pair of layers between that carries a channel of 10,000 which nothing needs: in 8 bits its neighbours drown in it.
+Heatmap k = (weights_k . rgb) smoothed by a Gaussian at stride 8, then doubled by a bilinear deconvolution. `fragile`
+puts two layers between that carry a channel of 10,000 which nothing needs: in 8 bits its neighbours drown in it.
 """
 
 from __future__ import annotations
