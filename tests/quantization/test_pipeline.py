@@ -170,6 +170,18 @@ def test_a_folder_of_photographs_without_annotations_serves(
     assert made.people["calibrated"] == "4 people of val2017"
 
 
+def test_a_file_that_takes_normalised_floats_keeps_doing_so(
+    toys: ModuleType, people_root: Path, tmp_path: Path
+) -> None:
+    source = toys.save_toy_model(tmp_path / "floats.onnx", dtype="float32")
+    made = reduce_model(source, options=options(coco=people_root, method="minmax", max_drop=100))
+    assert made.path == tmp_path / "floats-int8.onnx"
+    assert made.contract.input.dtype == "float32"
+    assert made.int8 is not None
+    assert not made.int8.takes_bytes
+    assert made.int8.in_8_bits == 3
+
+
 def test_a_table_of_boxes_serves(small_network: Any, people_root: Path, roots: ModuleType, tmp_path: Path) -> None:
     left, top, width, height = roots.BOX_XYWH
     table = people_root / "val2017" / "boxes.csv"
