@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import click
 import numpy as np
 from inference_parts import Apart, Spent, Whole, measure_apart, measure_whole, warm_up
+from machine import describe_machine, machine_words
 from measures import Measure, replace_figures, table, write_json
 from numpy.typing import NDArray
 from picture_set import PictureSet, photographs, rendered_figures, repeat_pictures
@@ -31,7 +31,6 @@ from whole_process import ProcessCost, lbkit_command, run_process
 from lbkit.cli.options import DEFAULT_MODEL
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.pipeline import default_readers
-from lbkit.runtime.doctor import examine
 from lbkit.runtime.loading import find_model, load_model
 
 README = Path(__file__).with_name("README.md")
@@ -272,23 +271,6 @@ SECTIONS: dict[str, Callable[[Bench], list[Measure]]] = {
 }
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return what decides the figures besides the code: processor, threads, versions, and what else is running."""
-    facts = examine().to_dict()
-    machine = {key: facts[key] for key in ("system", "cpu", "threads", "versions")}
-    return machine | {"load_average": os.getloadavg()[0]}
-
-
-def _machine_words(machine: dict[str, Any]) -> str:
-    sets = machine["cpu"]["instruction_sets"]
-    has = "instruction sets unknown" if sets is None else ", ".join(name for name, there in sets.items() if there)
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    return (
-        f"{machine['cpu']['model']} ({has or 'no AVX2'}), {machine['threads']['used']} threads, {machine['system']}; "
-        f"{versions}; load average before the run {machine['load_average']:.2f}"
-    )
-
-
 def _settings(bench: Bench) -> dict[str, Any]:
     estimator = load_model(bench.model)
     return {
@@ -318,7 +300,7 @@ def _readme_block(document: dict[str, Any], measures: Sequence[Measure]) -> str:
     return "\n\n".join(
         [
             f"`{document['command']}`, {document['date']}",
-            f"{_machine_words(document['machine'])}.",
+            f"{machine_words(document['machine'])}.",
             f"Model {settings['model']} (weights {settings['weights']}, decoder {settings['decoder']}), batches of "
             f"{settings['batch_size']}, {settings['readers']} reading threads; {settings['pictures']}; "
             f"{settings['rounds']} rounds over {settings['throughput_pictures']} pictures.",
@@ -356,7 +338,7 @@ def main(
     if readme and (quick or len(chosen) < len(SECTIONS)):
         raise click.UsageError("--readme needs the whole run, without --quick and --section.")
     machine = describe_machine()
-    click.echo(f"{_machine_words(machine)}\n", err=True)
+    click.echo(f"{machine_words(machine)}\n", err=True)
     with tempfile.TemporaryDirectory(prefix="lbkit-infer-cost-") as folder:
         bench = _prepare(model, photos, Path(folder), scale=QUICK if quick else FULL)
         measures = [measure for name in chosen for measure in SECTIONS[name](bench)]

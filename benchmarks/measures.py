@@ -27,6 +27,7 @@ class Measure:
         unit: Of the values; empty for a ratio.
         values: In the order measured.
         target: What the median should not exceed, if anything.
+        is_least: The target is what the median should reach instead.
     """
 
     section: str
@@ -34,6 +35,7 @@ class Measure:
     unit: str
     values: tuple[float, ...]
     target: float | None = None
+    is_least: bool = False
 
     def __post_init__(self) -> None:
         if not self.values:
@@ -46,8 +48,10 @@ class Measure:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the median stays within the target; None without one."""
-        return None if self.target is None else self.median <= self.target
+        """Whether the median keeps the target; None without one."""
+        if self.target is None:
+            return None
+        return self.median >= self.target if self.is_least else self.median <= self.target
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figure as JSON can hold it."""
@@ -66,7 +70,7 @@ class Measure:
     def cells(self) -> tuple[str, ...]:
         """Return the figure as the cells of a table's row."""
         spread = f"{_digits(min(self.values))} to {_digits(max(self.values))}" if len(self.values) > 1 else ""
-        target = "" if self.target is None else f"≤ {self.target:g} {self.unit}".rstrip()
+        target = "" if self.target is None else f"{'≥' if self.is_least else '≤'} {self.target:g} {self.unit}".rstrip()
         verdict = {True: "yes", False: "**no**", None: ""}[self.is_met]
         return self.section, self.name, f"{_digits(self.median)} {self.unit}".rstrip(), spread, target, verdict
 
@@ -85,21 +89,23 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def replace_figures(path: Path, block: str) -> None:
-    """Put a block between the marks of a Markdown file, in place of what is there.
+def replace_figures(path: Path, block: str, *, begin_mark: str = BEGIN_MARK, end_mark: str = END_MARK) -> None:
+    """Put a block between two marks of a Markdown file, in place of what is there.
 
     Args:
         path: The file.
         block: The new text.
+        begin_mark: The first mark.
+        end_mark: The second.
 
     Raises:
         ClickException: The file lacks the marks.
     """
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN_MARK)
-    _, end, after = rest.partition(END_MARK)
+    before, begin, rest = text.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise click.ClickException(f"{path} should have {BEGIN_MARK} and after it {END_MARK}")
+        raise click.ClickException(f"{path} should have {begin_mark} and after it {end_mark}")
     with atomic_path(path) as temporary:
         temporary.write_text(f"{before}{begin}\n{block.strip()}\n{end}{after}", encoding="utf-8")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from lbkit.core.contract import DECODERS
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.images import read_image
 from lbkit.core.preprocess import crop_person
-from lbkit.evaluation.persons import CocoRoot, evaluate_persons
+from lbkit.evaluation.persons import CocoRoot, EvaluatedPersons, evaluate_persons
 from lbkit.export.options import ExportOptions
 from lbkit.export.pipeline import export_model
 from lbkit.models.checkpoint import load_checkpoint
@@ -27,6 +29,8 @@ from lbkit.runtime.ort_backend import OrtBackend
 REPOSITORY = Path(__file__).parent.parent
 CHECKPOINTS = sorted((REPOSITORY / "training" / "checkpoints").glob("*.safetensors"))
 SHIPPED = sorted((REPOSITORY / "exported").glob("*.onnx"))
+REDUCED = [path for path in SHIPPED if path.stem.endswith(("-int8", "-fp16"))]
+MAX_DROP = 0.005
 HEATMAP_TOLERANCE = 1e-4
 KEYPOINT_TOLERANCE_PX = 0.01
 
@@ -42,6 +46,12 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def root() -> CocoRoot:
     return CocoRoot(Path(os.environ["LBKIT_COCO"]))
+
+
+@pytest.fixture(scope="module")
+def measured(root: CocoRoot) -> Callable[[Path], EvaluatedPersons]:
+    """Run a file over everybody, once."""
+    return cache(lambda path: evaluate_persons(load_model(path), root))
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +112,10 @@ def _moved_px(found: np.ndarray, expected: np.ndarray, transforms: list, *, deco
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_models_are_as_good_as_their_contract_says(path: Path, root: CocoRoot) -> None:
-    persons = evaluate_persons(load_model(path), root)
+def test_shipped_models_are_as_good_as_their_contract_says(
+    path: Path, root: CocoRoot, measured: Callable[[Path], EvaluatedPersons]
+) -> None:
+    persons = measured(path)
     contract = load_model(path).contract
     figures = {figure.metric: figure for figure in contract.evaluation if figure.data == root.folder.name}
     measured_elsewhere = bool(contract.evaluation) and not figures
@@ -112,6 +124,12 @@ def test_shipped_models_are_as_good_as_their_contract_says(path: Path, root: Coc
     assert figures["pck@0.05 v>0"].persons == len(persons.image_ids)
     assert persons.pck(0.05) == pytest.approx(figures["pck@0.05 v>0"].value, abs=0.002)
     assert persons.pck(0.05, min_visibility=2) == pytest.approx(figures["pck@0.05 v=2"].value, abs=0.002)
+
+
+@pytest.mark.parametrize("path", REDUCED, ids=lambda path: path.stem)
+def test_reduced_files_lose_half_a_point_at_most(path: Path, measured: Callable[[Path], EvaluatedPersons]) -> None:
+    full = path.with_name(f"{path.stem.rpartition('-')[0]}.onnx")
+    assert measured(full).pck(0.05) - measured(path).pck(0.05) <= MAX_DROP
 
 
 def test_eval_is_a_gate_on_the_shipped_cnn(root: CocoRoot, capsys: pytest.CaptureFixture[str]) -> None:

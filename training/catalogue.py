@@ -21,6 +21,9 @@ from lbkit.runtime.ort_backend import OrtBackend
 from training.endings import errors_as_lines
 from training.ship import figure_rows
 
+EXPORTED_SUFFIXES = (".onnx", "-int8.onnx", "-fp16.onnx")
+"""What files of an exported model end in, after its name."""
+
 
 def model_rows(exported: Path) -> list[str]:
     """Return the Markdown table of the ONNX files in a folder, header first.
@@ -28,13 +31,17 @@ def model_rows(exported: Path) -> list[str]:
     Raises:
         ModelError: A file there is not one of lbkit's.
     """
-    rows = ["| model | file | size | sha256 | PCK@0.05, v > 0 | v = 2 | measured on |", "|---|---|---|---|---|---|---|"]
-    for path in _by_name(exported, ".onnx"):
+    rows = [
+        "| model | precision | file | size | sha256 | PCK@0.05, v > 0 | v = 2 | measured on |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in [path for suffix in EXPORTED_SUFFIXES for path in _by_name(exported, suffix)]:
         contract = OrtBackend(path, threads=1).contract
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         size = f"{path.stat().st_size / 1e6:.1f} MB"
         first, second, where = _figures(contract)
-        rows.append(f"| {contract.model} | `{path.name}` | {size} | `{digest}` | {first} | {second} | {where} |")
+        name = f"{contract.model} | {contract.precision}"
+        rows.append(f"| {name} | `{path.name}` | {size} | `{digest}` | {first} | {second} | {where} |")
     return rows
 
 

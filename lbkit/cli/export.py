@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lbkit.cli.options import DECODER_CHOICES, NearestChoice, force_option, is_quiet, json_option, output_option
+from lbkit.cli.reduction import REDUCED_CHOICES, make_options, record, reduction_options, summary
 
 if TYPE_CHECKING:
     from lbkit.export.pipeline import ExportReport
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 INPUT_CHOICES = ("uint8", "float32")
 NO_DECODER = "none"
+FULL_PRECISION = "fp32"
+EXPORT_NAMES = ("input_dtype", "decode", "keep_heatmaps", "simplify", "opset")
+"""Options of the export itself; the others are the reduction's."""
 
 
 @click.command()
@@ -45,19 +49,39 @@ NO_DECODER = "none"
 @click.option("--keep-heatmaps", is_flag=True, help="Give the heatmaps beside the keypoints.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Run onnxsim over the graph.")
 @click.option("--opset", type=int, metavar="N", help="ONNX operator set, 18 to 23.  [default: 18]")
+@click.option(
+    "--precision",
+    type=NearestChoice((FULL_PRECISION, *REDUCED_CHOICES)),
+    default=FULL_PRECISION,
+    show_default=True,
+    help="Arithmetic of the network. What follows is for int8 and fp16, as of `lbkit quantize`.",
+)
+@reduction_options
 @output_option
 @force_option
 @json_option
 def export(
-    *, model: str, checkpoint: Path | None, output: Path | None, force: bool, as_json: bool, **chosen: Any
+    *,
+    model: str,
+    checkpoint: Path | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    precision: str,
+    **chosen: Any,
 ) -> None:
     """Export a trained network to ONNX and verify the file against PyTorch.
 
-    The file is written to --output (exported/NAME.onnx unless given) with a JSON of golden vectors beside it, and
-    appears only once it agrees with PyTorch at batches of 1, 2 and 5.
+    The file is written to --output (exported/NAME.onnx, or exported/NAME-int8.onnx, unless given) with a JSON of golden
+    vectors beside it, and appears only once it agrees with PyTorch at batches of 1, 2 and 5. An int8 or fp16 file is
+    made of such a file, and appears only once its measured loss is within --max-drop.
     """
+    if precision != FULL_PRECISION:
+        _export_reduced(model, precision, checkpoint=checkpoint, output=output, force=force, as_json=as_json, **chosen)
+        return
     from lbkit.export.pipeline import export_model
 
+    _, chosen = _apart(chosen)
     report = export_model(model, checkpoint=checkpoint, output=output, options=_options(**chosen), force=force)
     if as_json:
         click.echo(json.dumps(_record(report), indent=2))
@@ -65,6 +89,41 @@ def export(
         click.echo(_summary(report))
     if not is_quiet():
         click.echo(f"next: lbkit infer IMAGES --model {report.path}", err=as_json)
+
+
+def _export_reduced(
+    model: str,
+    precision: str,
+    *,
+    checkpoint: Path | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    import tempfile
+
+    from lbkit.core.files import refuse_overwrite
+    from lbkit.export.pipeline import OUTPUT_FOLDER, export_model
+    from lbkit.quantization.pipeline import reduce_model
+
+    reducing, exporting = _apart(chosen)
+    options = make_options(precision, reducing)
+    path = output or OUTPUT_FOLDER / f"{model}-{precision}.onnx"
+    refuse_overwrite(path, force=force)
+    with tempfile.TemporaryDirectory(prefix="lbkit-") as folder:
+        full = Path(folder, f"{model}.onnx")
+        export_model(model, checkpoint=checkpoint, output=full, options=_options(**exporting))
+        reduction = reduce_model(full, options=options, output=path, force=force)
+    click.echo(json.dumps(record(reduction), indent=2) if as_json else summary(reduction))
+    if not is_quiet():
+        click.echo(f"next: lbkit infer IMAGES --model {path}", err=as_json)
+
+
+def _apart(chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what concerns the reduction, and what concerns the export."""
+    exporting = {name: value for name, value in chosen.items() if name in EXPORT_NAMES}
+    return {name: value for name, value in chosen.items() if name not in EXPORT_NAMES}, exporting
 
 
 def _options(*, decode: str, opset: int | None, **others: Any) -> Any:

@@ -50,17 +50,23 @@ class GoldenBatch:
     values: NDArray[np.float32]
 
 
-def golden_record(crops: ImageArray, outputs: Outputs, spec: HeatmapSpec) -> dict[str, Any]:
+TOLERANCE: Mapping[str, float] = {"heatmaps": HEATMAP_TOLERANCE, "keypoints_px": KEYPOINT_TOLERANCE_PX}
+
+
+def golden_record(
+    crops: ImageArray, outputs: Outputs, spec: HeatmapSpec, *, tolerance: Mapping[str, float] = TOLERANCE
+) -> dict[str, Any]:
     """Return the golden vectors as JSON values.
 
     Args:
         crops: (N, H, W, 3) uint8 RGB, at least two.
-        outputs: What PyTorch makes of them.
+        outputs: What PyTorch makes of them, or the file itself where its arithmetic is not PyTorch's.
         spec: The contract's heatmap.
+        tolerance: What a runtime may differ by, "heatmaps" and "keypoints_px".
     """
     return {
         "explanation": EXPLANATION,
-        "tolerance": {"heatmaps": HEATMAP_TOLERANCE, "keypoints_px": KEYPOINT_TOLERANCE_PX},
+        "tolerance": dict(tolerance),
         "decoder": spec.decoder,
         "images": [_image_record(crop) for crop in crops[: max(GOLDEN_BATCHES)]],
         "batches": [_batch_record(outputs.first(batch)) for batch in GOLDEN_BATCHES],

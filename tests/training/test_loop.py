@@ -16,11 +16,11 @@ from torch import nn
 
 from lbkit.errors import CheckpointError, ConfigError, ImageReadError, OutputError
 from lbkit.models.checkpoint import load_checkpoint, state_sha256
+from lbkit.scale.sole_use import sole_use
 from training.config import Recipe, read_recipe
 from training.ema import MovingAverage
 from training.loop import Trainer
 from training.precision import choose_precision
-from lbkit.scale.sole_use import sole_use
 from training.train import make_trainer
 
 
