@@ -52,13 +52,16 @@ class OpenSession:
     provider: ProviderName
 
 
-def open_session(model: Path | bytes, *, provider: str = "cpu", threads: int | None = None) -> OpenSession:
+def open_session(
+    model: Path | bytes, *, provider: str = "cpu", threads: int | None = None, exact: bool = False
+) -> OpenSession:
     """Make a session that runs on the provider asked for.
 
     Args:
         model: An ONNX file or its bytes.
         provider: "cpu", "cuda", or "auto" for CUDA where a session really runs on it and the CPU elsewhere.
         threads: Threads inside an operator; what affinity and cgroup grant when None.
+        exact: Keep CUDA from rounding products to TF32's ten bits, as a comparison needs.
 
     Raises:
         ProviderError: The provider is unknown or cannot run here; the message says what is missing.
@@ -69,9 +72,9 @@ def open_session(model: Path | bytes, *, provider: str = "cpu", threads: int | N
     count = checked_threads(threads)
     onnxruntime = import_onnxruntime()
     if provider == "auto":
-        return _open_auto(onnxruntime, model, count)
+        return _open_auto(onnxruntime, model, count, exact=exact)
     if provider == "cuda":
-        return OpenSession(_open_cuda(onnxruntime, model, count), "cuda")
+        return OpenSession(_open_cuda(onnxruntime, model, count, exact=exact), "cuda")
     return OpenSession(_make_session(onnxruntime, model, [_CPU], threads=count), "cpu")
 
 
@@ -88,11 +91,11 @@ def checked_provider(name: str) -> None:
     raise ProviderError(f"no provider {name!r}; there are {', '.join(PROVIDER_CHOICES)}", remedy=remedy)
 
 
-def _open_auto(onnxruntime: Any, model: Path | bytes, threads: int) -> OpenSession:
+def _open_auto(onnxruntime: Any, model: Path | bytes, threads: int, *, exact: bool) -> OpenSession:
     obstacle = find_cuda_obstacle(onnxruntime)
     if obstacle is None:
         try:
-            opened = OpenSession(_open_cuda(onnxruntime, model, threads), "cuda")
+            opened = OpenSession(_open_cuda(onnxruntime, model, threads, exact=exact), "cuda")
         except ProviderError as error:
             logger.warning("provider auto: cpu, because %s", error)
         else:
@@ -103,10 +106,11 @@ def _open_auto(onnxruntime: Any, model: Path | bytes, threads: int) -> OpenSessi
     return OpenSession(_make_session(onnxruntime, model, [_CPU], threads=threads), "cpu")
 
 
-def _open_cuda(onnxruntime: Any, model: Path | bytes, threads: int) -> Any:
+def _open_cuda(onnxruntime: Any, model: Path | bytes, threads: int, *, exact: bool) -> Any:
     """Return a session that runs on CUDA, or raise ProviderError."""
     _preload_libraries(onnxruntime)
-    wanted = [(CUDA_PROVIDER, _CUDA_OPTIONS), _CPU] if _built_in(onnxruntime) else [_CPU]
+    options = _CUDA_OPTIONS | ({"use_tf32": "0"} if exact else {})
+    wanted = [(CUDA_PROVIDER, options), _CPU] if _built_in(onnxruntime) else [_CPU]
     try:
         session = _make_session(onnxruntime, model, wanted, threads=threads)
     except Exception as error:
