@@ -219,9 +219,7 @@ def _compare(found: Outputs, expected: Outputs, contract: ModelContract, *, agai
                 f"batch of {batch}: {what} differ from {against} by {_worst(values, names)}, allowed {bound:.2g}"
             )
     distances = np.linalg.norm(found.keypoints[..., :2] - expected.keypoints[..., :2], axis=-1)
-    ties = near_ties(
-        distances, cells, expected.heatmaps, spec=contract.heatmap, tolerance_px=KEYPOINT_TOLERANCE_PX
-    )
+    ties = near_ties(distances, cells, expected.heatmaps, spec=contract.heatmap, tolerance_px=KEYPOINT_TOLERANCE_PX)
     apart = np.where(ties, 0.0, distances)
     if not (apart <= KEYPOINT_TOLERANCE_PX).all():
         raise ExportError(

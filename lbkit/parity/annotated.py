@@ -31,8 +31,7 @@ def accuracy_changes(samples: Samples, answers: Answers, unusable: Unusable) -> 
     """
     if samples.truth is None:
         return None, None
-    truth = samples.truth.without_people({row: reason for row, reason in unusable.rows.items()})
-    truth = truth.without_images(unusable.images)
+    truth = samples.truth.without_people(unusable.rows).without_images(unusable.images)
     pair = [np.nan_to_num(xy, nan=-1e6) for xy in (answers.found, answers.reference)]
     changes = [_pck(truth.people, xy) for xy in pair]
     return changes[0] - changes[1], _ap_change(truth, pair[0], pair[1])

@@ -195,15 +195,15 @@ def _module_of(node: Any, sources: dict[str, Any], weights: set[str]) -> str | N
         while name in sources and sources[name].op_type in ("DequantizeLinear", "QuantizeLinear", "Cast"):
             name = sources[name].input[0]
         if name in weights and name.startswith(_NETWORK) and ".weight" in name:
-            return name.removeprefix(_NETWORK).rsplit(".weight", 1)[0]
+            return str(name).removeprefix(_NETWORK).rsplit(".weight", 1)[0]
     return None
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes down the output of every known operation with the module that is being called."""
 
     def __init__(self, root: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[_Step] = []
         self._stack: list[str] = []
         self._handles = []
@@ -216,7 +216,7 @@ class _Recorder(TorchDispatchMode):
         for handle in self._handles:
             handle.remove()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         kind = _TORCH_KINDS.get(func.overloadpacket.__name__.rstrip("_"))
         value = output[0] if isinstance(output, tuple | list) else output

@@ -192,9 +192,7 @@ def _compare(subjects: list[_Subject], cuts: list[Cut], problems: list[Problem])
         for subject in group:
             before = len(problems)
             with _noting(problems, subject.name, subject.model.provider):
-                compared = compare_batch(
-                    batch, subject.reference, candidate=subject.model, preset=subject.preset
-                )
+                compared = compare_batch(batch, subject.reference, candidate=subject.model, preset=subject.preset)
                 subject.tally.add(compared)
                 subject.first_cuts += cuts[: max(0, 7 - len(subject.first_cuts))]
             failed += [subject] if len(problems) > before else []
@@ -241,7 +239,9 @@ def _report(subject: _Subject, samples: Samples, unusable: Unusable, options: Ch
     )
     differences = contract_differences(model.contract, reference.contract)
     findings = findings_of(measures, preset)
-    stages = stage_findings(measures, findings, tensor_is_pixels=tally.tensor_is_pixels, images=_images(samples, unusable))
+    stages = stage_findings(
+        measures, findings, tensor_is_pixels=tally.tensor_is_pixels, images=_images(samples, unusable)
+    )
     culprit = culprit_of(stages, differences)
     heatmap = model.contract.heatmap
     image_of = {target.row: target.image_id for target in samples.targets}

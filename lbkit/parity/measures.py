@@ -154,7 +154,7 @@ def _to_input(image_xy: NDArray[np.float64], transforms: Sequence[CropTransform]
 def _distances(found: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
     """Return (N, K) distances; infinite where one is not a number."""
     distances = np.linalg.norm(found[..., :2].astype(np.float64) - expected[..., :2], axis=-1)
-    return np.nan_to_num(distances, nan=np.inf)
+    return np.asarray(np.nan_to_num(distances, nan=np.inf), np.float64)
 
 
 def _tensor_difference(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,7 +187,7 @@ def _counts(cells: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.bincount(np.clip(steps, 0, _STEPS).astype(np.int64), minlength=_STEPS + 1)
 
 
-def _greater(known: float | None, values: NDArray[np.floating] | None) -> float | None:  # type: ignore[type-arg]
+def _greater(known: float | None, values: NDArray[np.floating[Any]] | None) -> float | None:
     return known if values is None else max(known or 0.0, float(values.max()))
 
 

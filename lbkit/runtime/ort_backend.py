@@ -39,9 +39,7 @@ class OrtBackend:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(
-        self, path: Path, *, provider: str = "cpu", threads: int | None = None, exact: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None, exact: bool = False) -> None:
         path = Path(path)
         _check_file(path)
         try:
