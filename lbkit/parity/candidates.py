@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from lbkit.core.contract import ModelContract
 from lbkit.core.geometry import ImageArray
 from lbkit.core.preprocess import normalize_crops
 from lbkit.core.records import record_to_mapping
+from lbkit.core.threads import thread_limits
 from lbkit.errors import ContractError, ModelError, ProviderError
 from lbkit.export.verification import input_tensor
 from lbkit.models.checkpoint import (
@@ -128,8 +130,8 @@ class CandidateModel:
 
     def __init__(self, path: Path, *, provider: str, threads: int | None = None) -> None:
         self.path, self.threads = path, threads
-        self.backend = OrtBackend(path, provider=provider, threads=threads, exact=True)
-        self.contract, self.provider = self.backend.contract, self.backend.provider
+        self._backend: OrtBackend | None = OrtBackend(path, provider=provider, threads=threads, exact=True)
+        self.contract, self.provider = self._backend.contract, self._backend.provider
         if provider not in ("auto", self.provider):
             raise ProviderError(f"{provider} was asked for, and the session runs on {self.provider}", where=path)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -142,8 +144,9 @@ class CandidateModel:
         Raises:
             ModelError: ONNX Runtime fails, or puts out other shapes than promised.
         """
+        assert self._backend is not None  # nobody runs a closed model
         started = time.perf_counter()
-        output = self.backend.run(crops)
+        output = self._backend.run(crops)
         self.seconds += time.perf_counter() - started
         feed = input_tensor(crops, self.contract.input)
         inner = self._run_inner(feed)
@@ -157,6 +160,10 @@ class CandidateModel:
         given = [array for array in (output.heatmaps, output.keypoints) if array is not None]
         unfinite = sum(int((~np.isfinite(array)).sum()) for array in given)
         return CandidateOutput(tensor, heatmaps, keypoints, unfinite)
+
+    def close(self) -> None:
+        """Let the sessions go, with the memory that they hold."""
+        self._backend = self._inner = None
 
     def _open_inner(self) -> tuple[dict[str, str], Any]:
         """Return what is looked at by the name of its tensor, and a session that puts it out, or None."""
@@ -235,6 +242,18 @@ def exact_pytorch() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(chosen)
+
+
+@contextmanager
+def one_pytorch_thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of one thread in which PyTorch uses half of the processors that this process may use."""
+    chosen = torch.get_num_threads()
+    half = min(chosen, max(1, thread_limits().threads // 2))
+    try:
+        with ThreadPoolExecutor(1, "lbkit-pytorch", torch.set_num_threads, (half,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(chosen)
 
 
 def _is_chosen(name: str) -> bool:

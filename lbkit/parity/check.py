@@ -13,15 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from lbkit.core.contract import ModelContract
+from lbkit.core.pipeline import map_ahead
+from lbkit.core.threads import thread_limits
 from lbkit.errors import ConfigError, InputError, LbkitError
 from lbkit.evaluation.truth import DEFAULT_ALLOWED_MISSING
 from lbkit.evaluation.walk import Cut, Unusable, cut_targets
 from lbkit.parity.annotated import accuracy_changes
 from lbkit.parity.batches import batch_findings
 from lbkit.parity.bisect import first_node
-from lbkit.parity.candidates import CandidateModel, Reference, contract_differences, exact_pytorch, reference_of
+from lbkit.parity.candidates import (
+    CandidateModel,
+    Reference,
+    contract_differences,
+    exact_pytorch,
+    one_pytorch_thread_pool,
+    reference_of,
+)
 from lbkit.parity.definitions import CandidateReport, ParityReport, Preset, Problem, SampleSummary
-from lbkit.parity.measures import compare_batch, reference_batch
+from lbkit.parity.measures import ReferenceBatch, compare_batch, reference_batch
 from lbkit.parity.presets import load_preset
 from lbkit.parity.samples import Samples
 from lbkit.parity.tally import Answers, Tally
@@ -31,6 +40,8 @@ from lbkit.runtime.loading import find_model
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
+DISTINCT_CROPS = 7
+"""The dynamic batch is made of so many different crops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,7 @@ class CheckOptions:
         preset: A preset's name or TOML file; by each file's precision when None.
         bisect: Look for the first node that leaves tolerance, in files that fail at it.
         batch_size: People that run through a model at once.
-        threads: Threads inside a candidate; what this process may use when None.
+        threads: Threads inside a candidate; half of what this process may use when None, PyTorch having the other half.
         allow_missing: Share of photographs that may be missing or unreadable.
     """
 
@@ -81,6 +92,10 @@ class _Subject:
     preset: Preset
     tally: Tally = field(default_factory=Tally)
     first_cuts: list[Cut] = field(default_factory=list)
+
+
+_ReferenceBatches = dict[int, ReferenceBatch | LbkitError]
+"""What each reference, by its identity, made of a batch of people."""
 
 
 def check_models(
@@ -125,11 +140,11 @@ def check_models(
 
 def _open_all(models: Sequence[str], options: CheckOptions, problems: list[Problem]) -> list[_Subject]:
     references: dict[Path | str, Reference] = {}
-    names = _names(models)
-    subjects = []
+    names, threads = _names(models), options.threads or max(1, thread_limits().threads // 2)
+    subjects: list[_Subject] = []
     for (model, name), provider in itertools.product(zip(models, names, strict=True), options.providers):
         with _noting(problems, model, provider):
-            candidate = CandidateModel(find_model(model), provider=provider, threads=options.threads)
+            candidate = CandidateModel(find_model(model), provider=provider, threads=threads)
             preset = load_preset(options.preset or candidate.contract.precision)
             key = options.checkpoint or candidate.contract.weights_sha256
             known = references.get(key)
@@ -167,35 +182,44 @@ def _walk(
     options: CheckOptions,
     on_image: Callable[[], object],
 ) -> None:
+    """Take people batch by batch; PyTorch is a batch ahead of ONNX Runtime, each with half of the processors."""
+    references = list({id(subject.reference): subject.reference for subject in subjects}.values())
     contracts: list[ModelContract] = [item.contract for s in subjects for item in (s.reference, s.model)]
     cuts = cut_targets(
         samples.targets, contracts, read=samples.read, sizes=samples.sizes, unusable=unusable, on_image=on_image
     )
-    with contextlib.closing(cuts):
-        while subjects and (batch := list(itertools.islice(cuts, options.batch_size))):
-            _compare(subjects, batch, problems)
+
+    def run_references(batch: list[Cut]) -> _ReferenceBatches:
+        return {id(reference): _reference_outcome(reference, batch) for reference in references}
+
+    with contextlib.closing(cuts), one_pytorch_thread_pool() as pool:
+        batches = iter(lambda: list(itertools.islice(cuts, options.batch_size)), [])
+        for outcomes in map_ahead(pool, run_references, batches, ahead=lambda: 2):
+            _compare(subjects, outcomes, problems)
+            if not subjects:
+                break
 
 
-def _compare(subjects: list[_Subject], cuts: list[Cut], problems: list[Problem]) -> None:
-    """Run each reference once and each candidate on it; a candidate that cannot run is dropped and noted."""
+def _reference_outcome(reference: Reference, batch: list[Cut]) -> ReferenceBatch | LbkitError:
+    try:
+        return reference_batch(reference, batch)
+    except LbkitError as error:
+        return error
+
+
+def _compare(subjects: list[_Subject], outcomes: _ReferenceBatches, problems: list[Problem]) -> None:
+    """Run each candidate on its reference's batch; one that cannot be compared is dropped and noted."""
     failed: list[_Subject] = []
-    by_reference: dict[int, list[_Subject]] = {}
     for subject in subjects:
-        by_reference.setdefault(id(subject.reference), []).append(subject)
-    for group in by_reference.values():
         before = len(problems)
-        with _noting(problems, group[0].name, group[0].model.provider):
-            batch = reference_batch(group[0].reference, cuts)
-        if len(problems) > before:
-            failed += group
-            continue
-        for subject in group:
-            before = len(problems)
-            with _noting(problems, subject.name, subject.model.provider):
-                compared = compare_batch(batch, subject.reference, candidate=subject.model, preset=subject.preset)
-                subject.tally.add(compared)
-                subject.first_cuts += cuts[: max(0, 7 - len(subject.first_cuts))]
-            failed += [subject] if len(problems) > before else []
+        with _noting(problems, subject.name, subject.model.provider):
+            batch = outcomes[id(subject.reference)]
+            if isinstance(batch, LbkitError):
+                raise batch
+            compared = compare_batch(batch, subject.reference, candidate=subject.model, preset=subject.preset)
+            subject.tally.add(compared)
+            subject.first_cuts += batch.cuts[: max(0, DISTINCT_CROPS - len(subject.first_cuts))]
+        failed += [subject] if len(problems) > before else []
     subjects[:] = [subject for subject in subjects if subject not in failed]
 
 
@@ -220,6 +244,8 @@ def _finish(
     problems: list[Problem],
     options: CheckOptions,
 ) -> tuple[list[CandidateReport], list[Answers]]:
+    for subject in subjects:
+        subject.model.close()  # the largest batch needs the memory that idle sessions hold
     reports, answers = [], []
     for subject in subjects:
         with _noting(problems, subject.name, subject.model.provider):
@@ -279,6 +305,7 @@ def _images(samples: Samples, unusable: Unusable) -> tuple[int, int]:
 
 
 def _summary(samples: Samples, unusable: Unusable) -> SampleSummary:
+    before = {} if samples.truth is None else samples.truth.skipped
     gone = set(unusable.rows) | {t.row for t in samples.targets if t.image_id in unusable.images}
-    reasons = Counter(unusable.images.values()) + Counter(unusable.rows.values())
+    reasons = Counter(before) + Counter(unusable.images.values()) + Counter(unusable.rows.values())
     return SampleSummary(samples.text, _images(samples, unusable)[0], len(samples.targets) - len(gone), dict(reasons))

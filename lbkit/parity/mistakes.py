@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +108,7 @@ class _Guess:
     mean_levels: float
 
 
+@cache
 def golden_picture() -> ImageArray:
     """Return the (H, W, 3) uint8 RGB golden picture."""
     figure = random_figure(np.random.default_rng(GOLDEN_SEED), GOLDEN_SIZE, cropped_share=0.0)
@@ -176,10 +178,11 @@ def diagnose(tensor: NDArray[Any], contract: ModelContract, *, where: Path | Non
     is_raw = np.issubdtype(tensor.dtype, np.integer)
     layout = _layout_mistakes(is_raw=is_raw, is_channels_last=is_channels_last)
     right, _ = crop_person(golden_picture(), np.array(GOLDEN_BOX_XYXY), contract=contract)
+    readings = list(_levels(theirs, contract, is_raw=is_raw))
     guesses = [
         _Guess((*layout, *values, *places), float(np.abs(levels - crop).mean()))
-        for values, levels in _levels(theirs, contract, is_raw=is_raw)
         for places, crop in _crops(contract, right)
+        for values, levels in readings
     ]
     near = min(guess.mean_levels for guess in guesses)
     best = min(
@@ -220,7 +223,7 @@ def _layout_mistakes(*, is_raw: bool, is_channels_last: bool) -> tuple[str, ...]
     return ()
 
 
-def _channels_last(tensor: NDArray[Any], size: ImageSize, where: Path | None) -> tuple[NDArray[np.float64], bool]:
+def _channels_last(tensor: NDArray[Any], size: ImageSize, where: Path | None) -> tuple[NDArray[np.float32], bool]:
     """Return (H, W, 3) and whether it came so."""
     shape = (size.height, size.width)
     array = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
@@ -235,14 +238,14 @@ def _channels_last(tensor: NDArray[Any], size: ImageSize, where: Path | None) ->
     if not np.isfinite(array).all():
         raise InputError("has numbers that are not finite", where=where)
     is_last = array.shape == (*shape, 3)
-    return np.asarray(array if is_last else array.transpose(1, 2, 0), dtype=np.float64), is_last
+    return np.asarray(array if is_last else array.transpose(1, 2, 0), dtype=np.float32), is_last
 
 
 def _levels(
-    theirs: NDArray[np.float64], contract: ModelContract, *, is_raw: bool
-) -> Iterator[tuple[tuple[str, ...], NDArray[np.float64]]]:
+    theirs: NDArray[np.float32], contract: ModelContract, *, is_raw: bool
+) -> Iterator[tuple[tuple[str, ...], NDArray[np.float32]]]:
     """Yield their tensor turned back into RGB levels of 0 to 255, under every guess at colour order and scale."""
-    mean, std = np.array(contract.input.mean), np.array(contract.input.std)
+    mean, std = np.array(contract.input.mean, np.float32), np.array(contract.input.std, np.float32)
     for is_bgr, scale in itertools.product((False, True), ("0-255",) if is_raw else _SCALES):
         orders = (
             (slice(None), slice(None, None, -1)) if is_bgr and scale not in ("0-1", "0-255", "-1-1") else (slice(None),)
@@ -257,8 +260,8 @@ def _levels(
 
 
 def _unscaled(
-    theirs: NDArray[np.float64], scale: str, *, mean: NDArray[np.float64], std: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    theirs: NDArray[np.float32], scale: str, *, mean: NDArray[np.float32], std: NDArray[np.float32]
+) -> NDArray[np.float32]:
     if scale == "0-1":
         return theirs * 255
     if scale == "0-255":
@@ -272,10 +275,10 @@ def _unscaled(
     return (theirs * std + mean) * 255
 
 
-def _crops(contract: ModelContract, right: ImageArray) -> Iterator[tuple[tuple[str, ...], NDArray[np.float64]]]:
+def _crops(contract: ModelContract, right: ImageArray) -> Iterator[tuple[tuple[str, ...], NDArray[np.float32]]]:
     """Yield the golden crop under every guess at box, border, resampling and pixel rule; the right one first."""
-    yield (), right.astype(np.float64)
-    image = golden_picture().astype(np.float64)
+    yield (), right.astype(np.float32)
+    image = golden_picture().astype(np.float32)
     for is_padded, is_fitted, border in itertools.product((True, False), (True, False), _BORDERS):
         box = _box(contract, is_padded=is_padded, is_fitted=is_fitted)
         if border == "clipped":
@@ -298,39 +301,48 @@ def _box(contract: ModelContract, *, is_padded: bool, is_fitted: bool) -> NDArra
 
 
 def _resampled(
-    image: NDArray[np.float64],
+    image: NDArray[np.float32],
     box_xyxy: NDArray[np.float64],
     size: ImageSize,
     *,
     color: NDArray[np.float64],
     resize: Resize,
     rule: Rule,
-) -> NDArray[np.float64]:
-    """Return the (H, W, 3) crop of a box, resampled along each axis by a matrix of weights."""
+) -> NDArray[np.float32]:
+    """Return the (H, W, 3) crop of a box, resampled along one axis after the other."""
     left, top, right, bottom = box_xyxy
-    rows = _weights(top, bottom, count=size.height, length=image.shape[0], resize=resize, rule=rule)
-    columns = _weights(left, right, count=size.width, length=image.shape[1], resize=resize, rule=rule)
-    inside = rows.sum(axis=1)[:, None] * columns.sum(axis=1)
-    crop = np.einsum("yhc,xh->yxc", np.tensordot(rows, image, axes=(1, 0)), columns, optimize=True)
-    return np.asarray(crop + (1.0 - inside)[..., None] * color)
+    rows, row_weights = _taps(top, bottom, count=size.height, length=image.shape[0], resize=resize, rule=rule)
+    columns, column_weights = _taps(left, right, count=size.width, length=image.shape[1], resize=resize, rule=rule)
+    tall = np.zeros((size.height, *image.shape[1:]), np.float32)
+    for tap in range(rows.shape[1]):
+        tall += row_weights[:, tap, None, None] * image[rows[:, tap]]
+    crop = np.zeros((size.height, size.width, 3), np.float32)
+    for tap in range(columns.shape[1]):
+        crop += column_weights[None, :, tap, None] * tall[:, columns[:, tap]]
+    inside = row_weights.sum(axis=1)[:, None] * column_weights.sum(axis=1)
+    return np.asarray(crop + (1.0 - inside)[..., None] * color.astype(np.float32), np.float32)
 
 
-def _weights(low: float, high: float, *, count: int, length: int, resize: Resize, rule: Rule) -> NDArray[np.float64]:
-    """Return the (count, length) weights of source pixels in output pixels; those outside the picture are missing."""
-    step = (high - low) / count
-    index = np.arange(count)
+def _taps(
+    low: float, high: float, *, count: int, length: int, resize: Resize, rule: Rule
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return (count, taps) source pixels and their weights in output pixels; those outside the picture weigh 0."""
+    step, index = (high - low) / count, np.arange(count)
     if rule == "centre":
         centers = low + (index + 0.5) * step - 0.5
     elif rule == "plain":
         centers = low + index * step
     else:
         centers = low + index * ((high - low - 1) / (count - 1))
-    distances = np.abs(np.arange(length) - centers[:, None])
+    reach = max(step, 1.0) if resize in ("antialiased", "area") else 1.0
+    first = np.floor(centers - reach).astype(np.intp)
+    pixels = first[:, None] + np.arange(int(np.ceil(2 * reach)) + 2)
+    distances = np.abs(pixels - centers[:, None])
     if resize == "nearest":
-        return np.asarray(np.arange(length) == np.floor(centers + 0.5)[:, None], dtype=np.float64)
-    if resize == "bilinear":
-        return np.asarray(np.clip(1.0 - distances, 0.0, None))
-    reach = max(step, 1.0)
-    if resize == "antialiased":
-        return np.asarray(np.clip(1.0 - distances / reach, 0.0, None) / reach)
-    return np.asarray(np.clip(reach / 2 + 0.5 - distances, 0.0, 1.0) / reach)
+        weights = (pixels == np.floor(centers + 0.5)[:, None]).astype(np.float32)
+    elif resize == "area":
+        weights = np.clip(reach / 2 + 0.5 - distances, 0.0, 1.0) / reach
+    else:
+        weights = np.clip(1.0 - distances / reach, 0.0, None) / reach
+    is_inside = (pixels >= 0) & (pixels < length)
+    return np.clip(pixels, 0, length - 1), np.where(is_inside, weights, 0.0).astype(np.float32)
