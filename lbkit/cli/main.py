@@ -25,6 +25,7 @@ COMMANDS = {
     "figures": "lbkit.cli.figures:figures",
     "infer": "lbkit.cli.infer:infer",
     "info": "lbkit.cli.info:info",
+    "parity-check": "lbkit.cli.parity_check:parity_check",
     "quantize": "lbkit.cli.quantize:quantize",
 }
 """Where each command lives. Such a module imports at its top only click, the standard library and lbkit.errors."""

@@ -58,17 +58,44 @@ def draw_person(image: ImageArray, judged: Judged, row: int) -> ImageArray:
         row: The person's row.
     """
     people, found = judged.people, judged.found_xy[row]
-    labelled, is_found = people.visibility[row] > 0, bool(np.isfinite(found).all())
-    true = people.joints_xy[row]
-    points = np.concatenate([true[labelled], found if is_found else true[labelled]])
-    canvas, scale, origin = _view(image, _frame(people.boxes_xyxy[row], points, image))
-    true_px, found_px = (true - origin + 0.5) * scale - 0.5, (found - origin + 0.5) * scale - 0.5
-    if is_found:
+    return draw_pair(
+        image,
+        people.boxes_xyxy[row],
+        found_xy=found if np.isfinite(found).all() else None,
+        reference_xy=people.joints_xy[row],
+        visibility=people.visibility[row],
+    )
+
+
+def draw_pair(
+    image: ImageArray,
+    box_xyxy: NDArray[np.float64],
+    *,
+    found_xy: NDArray[np.float64] | None,
+    reference_xy: NDArray[np.float64],
+    visibility: NDArray[np.int64] | None = None,
+) -> ImageArray:
+    """Return one person, cut out and enlarged, with two answers: discs and skeleton, and rings.
+
+    Args:
+        image: (H, W, 3) uint8 RGB photograph.
+        box_xyxy: (4,) the person's box.
+        found_xy: (6, 2) image pixels of the discs; None draws none.
+        reference_xy: (6, 2) image pixels of the rings.
+        visibility: (6,) COCO's v of the rings: 0 draws none, 1 a dotted one; all are whole when None.
+    """
+    seen = np.full(len(reference_xy), 2) if visibility is None else visibility
+    labelled = seen > 0
+    points = reference_xy[labelled] if found_xy is None else np.concatenate([reference_xy[labelled], found_xy])
+    canvas, scale, origin = _view(image, _frame(box_xyxy, points, image))
+    true_px = (reference_xy - origin + 0.5) * scale - 0.5
+    if found_xy is not None:
+        found_px = (found_xy - origin + 0.5) * scale - 0.5
         _draw_found(canvas, found_px)
         for joint in np.flatnonzero(labelled):
             _line(canvas, true_px[joint], found_px[joint], MIDDLE_COLOR, 1)
     for joint in np.flatnonzero(labelled):
-        _ring(canvas, true_px[joint], _color(joint), is_dotted=bool(people.visibility[row, joint] == 1))
+        _ring(canvas, true_px[joint], _color(joint), is_dotted=bool(seen[joint] == 1))
     return canvas
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +27,8 @@ UNREADABLE = "image cannot be read"
 OTHER_SIZE = "image of another size than the annotation file says"
 BOX_UNUSABLE = "box cannot be used on its image"
 
-_CropKey = tuple[ImageSize, CropSpec]
-_Cut = tuple[int, int, dict[_CropKey, tuple[ImageArray, CropTransform]]]
-"""A target's row, how many pixel rows were cut from its image, and its crop for every kind of input."""
+CropKey = tuple[ImageSize, CropSpec]
+"""What decides how a crop is cut."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +48,32 @@ class Target:
     cut_rows: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """A target cut out of its photograph.
+
+    Attributes:
+        target: The target.
+        crops: Its (H, W, 3) uint8 RGB crop and transform, for every kind of input.
+    """
+
+    target: Target
+    crops: Mapping[CropKey, tuple[ImageArray, CropTransform]]
+
+
+@dataclass(slots=True, eq=False)
+class Unusable:
+    """What was left out on the way.
+
+    Attributes:
+        images: Why a photograph was not used, by image id.
+        rows: Why a box was not used, by row.
+    """
+
+    images: dict[int, str] = field(default_factory=dict)
+    rows: dict[int, str] = field(default_factory=dict)
+
+
 @dataclass(slots=True, eq=False)
 class WalkResult:
     """What models found in N boxes.
@@ -55,14 +81,22 @@ class WalkResult:
     Attributes:
         keypoints: For each model (N, 6, 3) of x, y in image pixels and score; NaN where it was not run.
         seconds: Time inside each model, with decoding.
-        bad_images: Why a photograph was not used, by image id.
-        bad_rows: Why a box was not used, by row.
+        unusable: What was left out.
     """
 
     keypoints: list[NDArray[np.float64]]
     seconds: list[float]
-    bad_images: dict[int, str] = field(default_factory=dict)
-    bad_rows: dict[int, str] = field(default_factory=dict)
+    unusable: Unusable = field(default_factory=Unusable)
+
+    @property
+    def bad_images(self) -> dict[int, str]:
+        """Why a photograph was not used, by image id."""
+        return self.unusable.images
+
+    @property
+    def bad_rows(self) -> dict[int, str]:
+        """Why a box was not used, by row."""
+        return self.unusable.rows
 
 
 def run_targets(
@@ -87,14 +121,16 @@ def run_targets(
     """
     joints = len(estimators[0].contract.keypoints)
     result = WalkResult([np.full((len(targets), joints, 3), np.nan) for _ in estimators], [0.0] * len(estimators))
-    groups: dict[int, list[Target]] = {}
-    for target in targets:
-        groups.setdefault(target.image_id, []).append(target)
-    cutter = _Cutter(_crop_contracts(estimators), paths, sizes, result)
-    readers = default_readers()
     largest = max(estimator.batch_size for estimator in estimators)
-    with single_threaded_opencv(), ThreadPoolExecutor(readers, "lbkit-eval") as pool:
-        cuts = _flat(map_ahead(pool, cutter.cut, groups.items(), ahead=lambda: 2 * readers), on_image)
+    cuts = cut_targets(
+        targets,
+        [estimator.contract for estimator in estimators],
+        read=lambda image_id: read_image(paths[image_id]),
+        sizes=sizes,
+        unusable=result.unusable,
+        on_image=on_image,
+    )
+    with contextlib.closing(cuts):
         while batch := list(itertools.islice(cuts, largest)):
             for number, estimator in enumerate(estimators):
                 started = time.perf_counter()
@@ -103,26 +139,49 @@ def run_targets(
     return result
 
 
-def _flat(cuts: Iterable[list[_Cut]], on_image: Callable[[], object]) -> Iterator[_Cut]:
-    for group in cuts:
-        on_image()
-        yield from group
+def cut_targets(
+    targets: Sequence[Target],
+    contracts: Sequence[ModelContract],
+    *,
+    read: Callable[[int], ImageArray],
+    sizes: Mapping[int, ImageSize | None],
+    unusable: Unusable,
+    on_image: Callable[[], object] = lambda: None,
+) -> Generator[Cut]:
+    """Read photographs and cut boxes out by threads, a few photographs ahead of what is taken.
+
+    Args:
+        targets: The boxes, those of one photograph together.
+        contracts: The models' contracts, which say how crops are cut.
+        read: Gives the photograph of an image id; called once for each, in any thread.
+        sizes: What is known of its size beforehand, by image id.
+        unusable: Where photographs and boxes that cannot be used are noted down.
+        on_image: Called after each photograph.
+    """
+    groups: dict[int, list[Target]] = {}
+    for target in targets:
+        groups.setdefault(target.image_id, []).append(target)
+    by_key = {crop_key(contract): contract for contract in contracts}
+    cutter = _Cutter(by_key, read, sizes, unusable)
+    readers = default_readers()
+    with single_threaded_opencv(), ThreadPoolExecutor(readers, "lbkit-cut") as pool:
+        for group in map_ahead(pool, cutter.cut, groups.items(), ahead=lambda: 2 * readers):
+            on_image()
+            yield from group
 
 
-def _run(estimator: PoseEstimator, batch: Sequence[_Cut], keypoints: NDArray[np.float64]) -> None:
-    key = _crop_key(estimator.contract)
-    found = estimator.predict([crops[key][0] for _, _, crops in batch], [crops[key][1] for _, _, crops in batch])
-    for (row, cut_rows, _), joints in zip(batch, found, strict=True):
-        keypoints[row] = joints
-        keypoints[row, :, 1] += cut_rows
-
-
-def _crop_key(contract: ModelContract) -> _CropKey:
+def crop_key(contract: ModelContract) -> CropKey:
+    """Return what decides how a model's crops are cut."""
     return contract.input.size, contract.crop
 
 
-def _crop_contracts(estimators: Sequence[PoseEstimator]) -> dict[_CropKey, ModelContract]:
-    return {_crop_key(estimator.contract): estimator.contract for estimator in estimators}
+def _run(estimator: PoseEstimator, batch: Sequence[Cut], keypoints: NDArray[np.float64]) -> None:
+    key = crop_key(estimator.contract)
+    cut = [item.crops[key] for item in batch]
+    found = estimator.predict([crop for crop, _ in cut], [transform for _, transform in cut])
+    for item, joints in zip(batch, found, strict=True):
+        keypoints[item.target.row] = joints
+        keypoints[item.target.row, :, 1] += item.target.cut_rows
 
 
 class _Cutter:
@@ -130,26 +189,26 @@ class _Cutter:
 
     def __init__(
         self,
-        contracts: Mapping[_CropKey, ModelContract],
-        paths: Mapping[int, Path],
+        contracts: Mapping[CropKey, ModelContract],
+        read: Callable[[int], ImageArray],
         sizes: Mapping[int, ImageSize | None],
-        result: WalkResult,
+        unusable: Unusable,
     ) -> None:
         self._contracts = contracts
-        self._paths = paths
+        self._read = read
         self._sizes = sizes
-        self._result = result
+        self._unusable = unusable
 
-    def cut(self, group: tuple[int, Sequence[Target]]) -> list[_Cut]:
+    def cut(self, group: tuple[int, Sequence[Target]]) -> list[Cut]:
         """Return the crops of a photograph's usable boxes, and note down what is not usable."""
         image_id, targets = group
         try:
-            image = read_image(self._paths[image_id])
+            image = self._read(image_id)
         except ImageReadError:
-            self._result.bad_images[image_id] = UNREADABLE
+            self._unusable.images[image_id] = UNREADABLE
             return []
         if self._sizes[image_id] not in (None, ImageSize.of(image)):
-            self._result.bad_images[image_id] = OTHER_SIZE
+            self._unusable.images[image_id] = OTHER_SIZE
             return []
         cuts = []
         for target in targets:
@@ -158,10 +217,10 @@ class _Cutter:
                 target.box_xyxy - np.array([0.0, target.cut_rows, 0.0, target.cut_rows]),
             )
             if box_problem(box, ImageSize.of(part)) is not None:
-                self._result.bad_rows[target.row] = BOX_UNUSABLE
+                self._unusable.rows[target.row] = BOX_UNUSABLE
                 continue
-            cuts.append((target.row, target.cut_rows, self._crops(part, box)))
+            cuts.append(Cut(target, self._crops(part, box)))
         return cuts
 
-    def _crops(self, image: ImageArray, box_xyxy: NDArray[Any]) -> dict[_CropKey, tuple[ImageArray, CropTransform]]:
+    def _crops(self, image: ImageArray, box_xyxy: NDArray[Any]) -> dict[CropKey, tuple[ImageArray, CropTransform]]:
         return {key: crop_person(image, box_xyxy, contract=contract) for key, contract in self._contracts.items()}

@@ -1,9 +1,7 @@
 """An exported file held against PyTorch: well formed, of the promised shape, dynamic, and equal.
 
-A joint that lies elsewhere than PyTorch's is a failure, with one honest exception: where two cells of its map are
-equal to within rounding, either may be called the highest. Such a near tie is recognised by disturbing PyTorch's own
-map by no more than the two maps differ, and seeing its decoded joint jump as far; near ties are counted apart, and too
-many of them are a failure too, because then little was compared.
+A joint that lies elsewhere than PyTorch's is a failure, unless its map is undecided (see `lbkit.core.ties`). Such near
+ties are counted apart, and too many of them are a failure too, because then little was compared.
 """
 
 from __future__ import annotations
@@ -19,10 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lbkit.core.codec import decode_heatmaps
-from lbkit.core.contract import HeatmapSpec, InputSpec, ModelContract
+from lbkit.core.contract import InputSpec, ModelContract
 from lbkit.core.geometry import FloatArray, ImageArray
 from lbkit.core.preprocess import normalize_crops
 from lbkit.core.threads import thread_limits
+from lbkit.core.ties import ROUNDING, near_ties
 from lbkit.errors import ExportError
 from lbkit.export.onnx_export import BATCH_AXIS
 from lbkit.export.simplify import interface
@@ -40,10 +39,6 @@ KEYPOINT_TOLERANCE_PX = 0.01
 MAX_NEAR_TIES = 0.25
 """Share of joints that may be near ties; beyond it the comparison says too little."""
 
-ROUNDING = 1e-6
-"""About eight units in the last place: what float32 sums of other order differ by, relative to the largest value."""
-
-_PROBES = 64  # a flip between two given cells comes up once in four disturbances of random sign
 _ONNX_DTYPES = {"uint8": "UINT8", "float32": "FLOAT"}
 
 
@@ -168,7 +163,7 @@ class DeployedFile:
     def __init__(self, path: Path, contract: ModelContract) -> None:
         self._path, self._contract = path, contract
         self._session = self._load(str(path))
-        self._probe = self._session if "heatmaps" in contract.outputs else self._load(_with_heatmaps(path, contract))
+        self._probe = self._session if "heatmaps" in contract.outputs else self._load(with_heatmaps(path, contract))
 
     def run(self, crops: ImageArray) -> Outputs:
         """Return the outputs for (N, H, W, 3) uint8 RGB crops; keypoints from the graph where it decodes.
@@ -224,7 +219,7 @@ def _compare(found: Outputs, expected: Outputs, contract: ModelContract, *, agai
                 f"batch of {batch}: {what} differ from {against} by {_worst(values, names)}, allowed {bound:.2g}"
             )
     distances = np.linalg.norm(found.keypoints[..., :2] - expected.keypoints[..., :2], axis=-1)
-    ties = _near_ties(distances, cells, expected.heatmaps, contract.heatmap)
+    ties = near_ties(distances, cells, expected.heatmaps, spec=contract.heatmap, tolerance_px=KEYPOINT_TOLERANCE_PX)
     apart = np.where(ties, 0.0, distances)
     if not (apart <= KEYPOINT_TOLERANCE_PX).all():
         raise ExportError(
@@ -242,34 +237,6 @@ def _heatmap_bound(expected: FloatArray) -> float:
     """Return the tolerance for maps: less where they span little, so that faint maps cannot hide an error."""
     span = min(1.0, float(np.ptp(expected)))
     return max(HEATMAP_TOLERANCE * span, ROUNDING * float(np.abs(expected).max()))
-
-
-def _near_ties(
-    distances: FloatArray, cells: FloatArray, heatmaps: NDArray[np.float32], spec: HeatmapSpec
-) -> NDArray[np.bool_]:
-    """Return (N, K) whether a joint beyond the tolerance is explained by its own map being undecided.
-
-    Args:
-        distances: (N, K) how far the joints lie apart in input pixels.
-        cells: (N, K) how much their maps differ at most.
-        heatmaps: (N, K, h, w) the expected maps.
-        spec: The contract's heatmap.
-    """
-    ties = np.zeros(distances.shape, dtype=np.bool_)
-    for index in zip(*np.nonzero(distances > KEYPOINT_TOLERANCE_PX), strict=True):
-        heatmap = heatmaps[index]
-        disturbance = max(float(cells[index]), ROUNDING * float(np.abs(heatmap).max()))
-        ties[index] = distances[index] <= 2.0 * _wandering_px(heatmap, spec, disturbance=disturbance)
-    return ties
-
-
-def _wandering_px(heatmap: NDArray[np.float32], spec: HeatmapSpec, *, disturbance: float) -> float:
-    """Return how far a decoded (h, w) map moves at most when its cells change by `disturbance`, in input pixels."""
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), size=(1, _PROBES, *heatmap.shape))
-    disturbed = (heatmap + disturbance * signs).astype(np.float32)
-    probes = decode_heatmaps(disturbed, spec=spec)[0, :, :2]
-    still = decode_heatmaps(heatmap[None, None], spec=spec)[0, 0, :2]
-    return float(np.linalg.norm(probes - still, axis=1).max())
 
 
 def _worst(values: FloatArray, names: tuple[str, ...]) -> str:
@@ -290,7 +257,7 @@ def _promised_interface(contract: ModelContract) -> dict[str, tuple[str, tuple[i
     return {name: (dtypes.get(name, "FLOAT"), (BATCH_AXIS, *shape)) for name, shape in shapes.items()}
 
 
-def _with_heatmaps(path: Path, contract: ModelContract) -> bytes:
+def with_heatmaps(path: Path, contract: ModelContract) -> bytes:
     """Return a file's model with its inner tensor "heatmaps" put out beside the keypoints."""
     model = onnx.load(path)
     shape: tuple[str | int, ...] = (BATCH_AXIS, *output_shape(contract, "heatmaps"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lbkit.core.contract import CONTRACT_KEY, ModelContract
 from lbkit.core.files import atomic_path
-from lbkit.errors import CheckpointError, OutputError
+from lbkit.errors import CheckpointError, ContractError, OutputError
 from lbkit.models.registry import build_model, find_architecture
 
 TRAINING_KEY = "lbkit_training"
@@ -128,9 +128,7 @@ def find_checkpoint(name: str) -> Path:
         CheckpointError: No folder has its weights; the message says where they were looked for.
     """
     find_architecture(name)
-    listed = os.environ.get(CHECKPOINTS_VARIABLE, "").split(os.pathsep)
-    folders = [*(Path(folder) for folder in listed if folder), CHECKPOINTS_FOLDER]
-    candidates = [folder / f"{name}.safetensors" for folder in folders]
+    candidates = [folder / f"{name}.safetensors" for folder in checkpoint_folders()]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -138,6 +136,27 @@ def find_checkpoint(name: str) -> Path:
         f"no checkpoint of {name}; looked for {', '.join(str(candidate) for candidate in candidates)}",
         remedy=f"give one by --checkpoint FILE, or set {CHECKPOINTS_VARIABLE} to the folder that has it",
     )
+
+
+def checkpoint_folders() -> list[Path]:
+    """Return the folders that checkpoints are looked for in: those of LBKIT_CHECKPOINTS, then the repository's."""
+    listed = os.environ.get(CHECKPOINTS_VARIABLE, "").split(os.pathsep)
+    return [*(Path(folder) for folder in listed if folder), CHECKPOINTS_FOLDER]
+
+
+def find_checkpoint_of_weights(weights_sha256: str) -> Path | None:
+    """Return the first checkpoint in `checkpoint_folders` whose contract names these weights, or None."""
+    for folder in checkpoint_folders():
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    text = (file.metadata() or {}).get(CONTRACT_KEY, "")
+                contract = ModelContract.from_json(text, where=str(path))
+            except (SafetensorError, OSError, UnicodeDecodeError, ContractError):
+                continue  # whoever asks for this file by name is told what is wrong with it
+            if contract.weights_sha256 == weights_sha256:
+                return path
+    return None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

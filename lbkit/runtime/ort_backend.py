@@ -30,6 +30,7 @@ class OrtBackend:
         path: An ONNX file exported by lbkit.
         provider: One of `lbkit.runtime.providers.ORT_PROVIDERS`.
         threads: Threads inside an operator; what CPU affinity and cgroup grant when None.
+        exact: Keep CUDA from rounding products to TF32's ten bits, as a comparison needs.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -39,11 +40,11 @@ class OrtBackend:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None, exact: bool = False) -> None:
         path = Path(path)
         check_file(path)
         try:
-            opened = open_session(path, provider=provider, threads=threads, graphs=True)
+            opened = open_session(path, provider=provider, threads=threads, graphs=True, exact=exact)
         except Exception as error:
             raise _load_error(error, path) from error
         self._path = path

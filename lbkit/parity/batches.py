@@ -1,0 +1,55 @@
+"""The dynamic batch: what a file makes of 1, 2, 7 and 64 crops at once against the same crops one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.backend import ModelOutput
+from lbkit.core.geometry import ImageArray
+from lbkit.evaluation.walk import Cut, crop_key
+from lbkit.parity.candidates import CandidateModel
+from lbkit.parity.definitions import DYNAMIC_BATCHES, BatchFinding
+from lbkit.runtime.ort_backend import OrtBackend
+
+
+def batch_findings(
+    model: CandidateModel, cuts: Sequence[Cut], *, decided: NDArray[np.bool_], threads: int | None
+) -> tuple[BatchFinding, ...]:
+    """Run batches of a few crops, repeated as often as needed, in a session of their own that is closed afterwards.
+
+    Args:
+        model: The file.
+        cuts: N people, at least one.
+        decided: (N, K) joints whose map is decided; in keypoints the others are left out.
+        threads: Threads inside an operator.
+
+    Returns:
+        One record for each of `DYNAMIC_BATCHES`: the greatest difference of a heatmap's cell, or of a keypoint's
+        coordinate where the file puts out no heatmaps.
+
+    Raises:
+        ModelError: A batch fails.
+    """
+    backend = OrtBackend(model.path, provider=model.provider, threads=threads, exact=True)
+    crops = np.stack([cut.crops[crop_key(model.contract)][0] for cut in cuts])
+    singles = np.concatenate([_output(backend.run(crops[index : index + 1])) for index in range(len(crops))])
+    counted = np.ones_like(decided) if "heatmaps" in model.contract.outputs else decided
+    return tuple(_finding(backend, crops, singles, counted=counted, batch=batch) for batch in DYNAMIC_BATCHES)
+
+
+def _finding(
+    backend: OrtBackend, crops: ImageArray, singles: NDArray[np.float32], *, counted: NDArray[np.bool_], batch: int
+) -> BatchFinding:
+    order = np.arange(batch) % len(crops)
+    differences = np.abs(_output(backend.run(crops[order])) - singles[order])[counted[order]]
+    return BatchFinding(batch, float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0)))
+
+
+def _output(output: ModelOutput) -> NDArray[np.float32]:
+    if output.heatmaps is not None:
+        return output.heatmaps
+    assert output.keypoints is not None  # a model output has one of the two
+    return output.keypoints
