@@ -24,6 +24,7 @@ COMMANDS = {
     "figures": "lbkit.cli.figures:figures",
     "infer": "lbkit.cli.infer:infer",
     "info": "lbkit.cli.info:info",
+    "serve": "lbkit.cli.serve:serve",
 }
 """Where each command lives. Such a module imports at its top only click, the standard library and lbkit.errors."""
 
@@ -37,6 +38,10 @@ EXTRAS = {
     "safetensors": "export",
     "pycocotools": "eval",
     "matplotlib": "eval",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
 }
 """The extra that brings each optional package."""
 

@@ -33,6 +33,8 @@ MIN_SIDE_PX = 8
 
 JPEG_QUALITY = 92
 
+Where = str | PathLike[str]
+
 _COPY_AGAIN = "copy or download it again"
 _CONVERT = "convert it to JPEG or PNG"
 
@@ -53,13 +55,45 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
         ImageReadError: There is no such file, it is no picture, damaged, cut short, too small or too large.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    return decode_image(_read_bytes(path), where=path)
+
+
+def decode_image(data: bytes, *, where: Where, max_pixels: int = MAX_PIXELS) -> ImageArray:
+    """Decode a picture file's bytes as `read_image` does.
+
+    Args:
+        data: The whole file.
+        where: What to call it in messages.
+        max_pixels: Pictures of more pixels are refused before they are decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageReadError: It is no picture, damaged, cut short, too small or too large.
+    """
+    header = checked_header(data, where=where, max_pixels=max_pixels)
+    return _oriented(_to_rgb(_decode(data, header, where), header, where), header.orientation)
+
+
+def checked_header(data: bytes, *, where: Where, max_pixels: int = MAX_PIXELS) -> PictureHeader:
+    """Return a picture's header, which tells its size before anything is decoded.
+
+    Args:
+        data: The whole file.
+        where: What to call it in messages.
+        max_pixels: Pictures of more pixels are refused.
+
+    Raises:
+        ImageReadError: It is no picture, cut short, too small or too large.
+    """
+    _check_signature(data[:SIGNATURE_BYTES], where)
     try:
         header = read_header(data)
     except HeaderError as error:
-        raise ImageReadError(str(error), where=path, remedy=_COPY_AGAIN) from error
-    _check_header(header, path)
-    return _oriented(_to_rgb(_decode(data, header, path), header, path), header.orientation)
+        raise ImageReadError(str(error), where=where, remedy=_COPY_AGAIN) from error
+    _check_header(header, where, max_pixels)
+    return header
 
 
 def write_image(path: Path, image: ImageArray) -> None:
@@ -111,7 +145,7 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageReadError(f"cannot be read ({reason})", where=path, remedy="check the path") from error
 
 
-def _check_signature(head: bytes, path: Path) -> None:
+def _check_signature(head: bytes, path: Where) -> None:
     if not head:
         raise ImageReadError("is empty (0 bytes)", where=path, remedy=_COPY_AGAIN)
     if picture_format(head) is None:
@@ -120,10 +154,10 @@ def _check_signature(head: bytes, path: Path) -> None:
         raise ImageReadError(f"is not a picture ({formats}) but {content}", where=path, remedy=remedy)
 
 
-def _check_header(header: PictureHeader, path: Path) -> None:
-    if header.height * header.width > MAX_PIXELS:
+def _check_header(header: PictureHeader, path: Where, max_pixels: int) -> None:
+    if header.height * header.width > max_pixels:
         raise ImageReadError(
-            f"is {header.width}x{header.height} pixels large, and at most {MAX_PIXELS // 10**6} megapixels are read",
+            f"is {header.width}x{header.height} pixels large, and at most {max_pixels / 10**6:g} megapixels are read",
             where=path,
             remedy="scale it down first",
         )
@@ -137,7 +171,7 @@ def _check_header(header: PictureHeader, path: Path) -> None:
         raise ImageReadError(f"is cut short: the {header.format} has no end", where=path, remedy=_COPY_AGAIN)
 
 
-def _decode(data: bytes, header: PictureHeader, path: Path) -> NDArray[Any]:
+def _decode(data: bytes, header: PictureHeader, path: Where) -> NDArray[Any]:
     """Return (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGRA of the picture's own depth, not yet oriented."""
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -152,7 +186,7 @@ def _decode(data: bytes, header: PictureHeader, path: Path) -> NDArray[Any]:
     return decoded
 
 
-def _to_rgb(decoded: NDArray[Any], header: PictureHeader, path: Path) -> ImageArray:
+def _to_rgb(decoded: NDArray[Any], header: PictureHeader, path: Where) -> ImageArray:
     # OpenCV reads an 8-bit TIFF with alpha through libtiff's RGBA interface, which multiplies the colours by alpha.
     is_premultiplied = header.format == "TIFF" and decoded.dtype == np.uint8
     if decoded.dtype == np.uint16:

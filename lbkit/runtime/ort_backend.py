@@ -71,15 +71,36 @@ class OrtBackend:
             InputError: The crops have another shape or dtype.
             ModelError: ONNX Runtime fails, out of memory for example, or puts out other shapes than promised.
         """
-        spec = self._contract.input
+        return self.run_input(self.input_tensor(crops))
+
+    def input_tensor(self, crops: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return crops as the tensor that the file takes: as they are, or normalised (N, 3, H, W) float32.
+
+        Args:
+            crops: (N, H, W, 3) uint8 RGB, N >= 1.
+
+        Raises:
+            InputError: The crops have another shape or dtype.
+        """
         self._check_crops(crops)
-        feed = np.ascontiguousarray(crops) if spec.dtype == "uint8" else normalize_crops(crops, spec)
+        spec = self._contract.input
+        return np.ascontiguousarray(crops) if spec.dtype == "uint8" else normalize_crops(crops, spec)
+
+    def run_input(self, tensor: NDArray[Any]) -> ModelOutput:
+        """Run the model on a tensor as the file takes it (see `input_tensor`).
+
+        Args:
+            tensor: Of the contract's dtype, shape and layout, with N >= 1 crops.
+
+        Raises:
+            ModelError: ONNX Runtime fails, out of memory for example, or puts out other shapes than promised.
+        """
         try:
-            arrays = self._session.run(list(self._contract.outputs), {spec.name: feed})
+            arrays = self._session.run(list(self._contract.outputs), {self._contract.input.name: tensor})
         except Exception as error:
-            raise _run_error(error, self._path, count=len(crops)) from error
+            raise _run_error(error, self._path, count=len(tensor)) from error
         outputs = dict(zip(self._contract.outputs, arrays, strict=True))
-        self._check_outputs(outputs, count=len(crops))
+        self._check_outputs(outputs, count=len(tensor))
         return ModelOutput(heatmaps=outputs.get("heatmaps"), keypoints=outputs.get("keypoints"))
 
     def _check_crops(self, crops: NDArray[Any]) -> None:
