@@ -23,7 +23,9 @@ DISCARD_S = 2.0
 """How long the rest of a refused request's body is read, so that its client comes to reading the answer."""
 
 DISCARD_BYTES = 256 * 2**20
+REQUEST_TIMEOUT = 408
 OTHER = "other"
+"""What requests to no known address are counted under."""
 
 
 class Gateway:
@@ -101,7 +103,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if not self._is_received and self.status >= 400:
+            if not self._is_received and self.status >= 400 and self.status != REQUEST_TIMEOUT:
                 await self._discard_body()
             if self.status >= 400:
                 MutableHeaders(scope=message)["connection"] = "close"

@@ -21,6 +21,8 @@ from lbkit.serving.service import KeypointService
 
 BACKLOG = 128
 KEEP_ALIVE_S = 5
+LINGER_S = 0.2
+"""How long connections are still read from once the server is told to end."""
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -124,6 +126,13 @@ class _UvicornServer(uvicorn.Server):
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests that are here but not yet read be refused in words; uvicorn would reset their connections."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LINGER_S)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._end()  # and unlike uvicorn's own do not raise the signal again when all is done

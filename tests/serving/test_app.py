@@ -168,9 +168,7 @@ def test_many_at_once_get_what_the_library_gives_each_alone(start: Any, tmp_path
         start(OrtBackend(path, threads=1), batch_size=4, max_delay_s=0.02) as run_,
         ThreadPoolExecutor(12) as pool,
     ):
-        answers = list(
-            pool.map(lambda file: run_.post(path_with_boxes, file), files)
-        )
+        answers = list(pool.map(lambda file: run_.post(path_with_boxes, file), files))
         batches = run_.get("/metrics").body.decode()
     assert [answer.status for answer in answers] == [200] * 12
     for answer, people in zip(answers, expected, strict=True):
