@@ -45,11 +45,24 @@ NO_DECODER = "none"
 @click.option("--keep-heatmaps", is_flag=True, help="Give the heatmaps beside the keypoints.")
 @click.option("--simplify/--no-simplify", default=True, show_default=True, help="Run onnxsim over the graph.")
 @click.option("--opset", type=int, metavar="N", help="ONNX operator set, 18 to 23.  [default: 18]")
+@click.option(
+    "--triton",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write model repositories for NVIDIA Triton there too, with a client that checks a running server.",
+)
 @output_option
 @force_option
 @json_option
 def export(
-    *, model: str, checkpoint: Path | None, output: Path | None, force: bool, as_json: bool, **chosen: Any
+    *,
+    model: str,
+    checkpoint: Path | None,
+    triton: Path | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Export a trained network to ONNX and verify the file against PyTorch.
 
@@ -57,12 +70,18 @@ def export(
     appears only once it agrees with PyTorch at batches of 1, 2 and 5.
     """
     from lbkit.export.pipeline import export_model
+    from lbkit.export.triton import check_triton_folder, write_triton_repository
 
+    if triton is not None:
+        check_triton_folder(triton, force=force)
     report = export_model(model, checkpoint=checkpoint, output=output, options=_options(**chosen), force=force)
     if as_json:
         click.echo(json.dumps(_record(report), indent=2))
     else:
         click.echo(_summary(report))
+    if triton is not None:
+        repositories = write_triton_repository(report.path, triton, force=force)
+        click.echo(f"triton: {' or '.join(map(str, repositories))}; check it with {triton / 'client.py'}", err=as_json)
     if not is_quiet():
         click.echo(f"next: lbkit infer IMAGES --model {report.path}", err=as_json)
 
