@@ -279,7 +279,8 @@ def describe_machine() -> dict[str, Any]:
     return machine | {"load_average": os.getloadavg()[0]}
 
 
-def _machine_words(machine: dict[str, Any]) -> str:
+def machine_words(machine: dict[str, Any]) -> str:
+    """Return the machine in one line."""
     sets = machine["cpu"]["instruction_sets"]
     has = "instruction sets unknown" if sets is None else ", ".join(name for name, there in sets.items() if there)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
@@ -318,7 +319,7 @@ def _readme_block(document: dict[str, Any], measures: Sequence[Measure]) -> str:
     return "\n\n".join(
         [
             f"`{document['command']}`, {document['date']}",
-            f"{_machine_words(document['machine'])}.",
+            f"{machine_words(document['machine'])}.",
             f"Model {settings['model']} (weights {settings['weights']}, decoder {settings['decoder']}), batches of "
             f"{settings['batch_size']}, {settings['readers']} reading threads; {settings['pictures']}; "
             f"{settings['rounds']} rounds over {settings['throughput_pictures']} pictures.",
@@ -356,7 +357,7 @@ def main(
     if readme and (quick or len(chosen) < len(SECTIONS)):
         raise click.UsageError("--readme needs the whole run, without --quick and --section.")
     machine = describe_machine()
-    click.echo(f"{_machine_words(machine)}\n", err=True)
+    click.echo(f"{machine_words(machine)}\n", err=True)
     with tempfile.TemporaryDirectory(prefix="lbkit-infer-cost-") as folder:
         bench = _prepare(model, photos, Path(folder), scale=QUICK if quick else FULL)
         measures = [measure for name in chosen for measure in SECTIONS[name](bench)]

@@ -13,7 +13,8 @@ import click
 
 from lbkit.core.files import atomic_path
 
-BEGIN_MARK, END_MARK = "<!-- figures:begin -->", "<!-- figures:end -->"
+FIGURES = "figures"
+BEGIN_MARK, END_MARK = f"<!-- {FIGURES}:begin -->", f"<!-- {FIGURES}:end -->"
 _HEADER = ("section", "figure", "median", "least to most", "target", "met")
 
 
@@ -85,21 +86,28 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def replace_figures(path: Path, block: str) -> None:
+def marks(name: str) -> tuple[str, str]:
+    """Return the marks in a Markdown file that a script's figures stand between."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def replace_figures(path: Path, block: str, *, name: str = FIGURES) -> None:
     """Put a block between the marks of a Markdown file, in place of what is there.
 
     Args:
         path: The file.
         block: The new text.
+        name: Whose marks.
 
     Raises:
         ClickException: The file lacks the marks.
     """
+    begin_mark, end_mark = marks(name)
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN_MARK)
-    _, end, after = rest.partition(END_MARK)
+    before, begin, rest = text.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise click.ClickException(f"{path} should have {BEGIN_MARK} and after it {END_MARK}")
+        raise click.ClickException(f"{path} should have {begin_mark} and after it {end_mark}")
     with atomic_path(path) as temporary:
         temporary.write_text(f"{before}{begin}\n{block.strip()}\n{end}{after}", encoding="utf-8")
 

@@ -108,7 +108,7 @@ def _agrees(golden: dict[str, Any], name: str, numbers: array.array[float], *, s
     measure, field = {"keypoints": (worst_keypoint, "keypoints_px"), "heatmaps": (worst_cell, "heatmaps")}[name]
     worst, limit = measure(golden, numbers), slack * golden["tolerance"][field]
     print(f"{name}: at most {worst:.2g} apart, tolerance {limit:g}")
-    return worst <= limit
+    return bool(worst <= limit)
 
 
 if __name__ == "__main__":
