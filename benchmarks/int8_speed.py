@@ -31,7 +31,7 @@ from lbkit.runtime.loading import find_model
 from lbkit.runtime.ort_backend import OrtBackend
 
 README = Path(__file__).with_name("README.md")
-BEGIN_MARK, END_MARK = "<!-- int8:begin -->", "<!-- int8:end -->"
+MARKS = "int8"
 
 AGAINST_TORCH = 2.5
 AGAINST_ORT = 2.0
@@ -193,7 +193,7 @@ def main(*, models: tuple[str, ...], compiled: bool, output: Path, quick: bool, 
     write_json(output, document)
     click.echo(f"wrote {output}", err=True)
     if readme:
-        replace_figures(README, _readme_block(document, measures), begin_mark=BEGIN_MARK, end_mark=END_MARK)
+        replace_figures(README, _readme_block(document, measures), name=MARKS)
         click.echo(f"wrote {README}", err=True)
 
 

@@ -13,7 +13,8 @@ import click
 
 from lbkit.core.files import atomic_path
 
-BEGIN_MARK, END_MARK = "<!-- figures:begin -->", "<!-- figures:end -->"
+FIGURES = "figures"
+BEGIN_MARK, END_MARK = f"<!-- {FIGURES}:begin -->", f"<!-- {FIGURES}:end -->"
 _HEADER = ("section", "figure", "median", "least to most", "target", "met")
 
 
@@ -89,18 +90,23 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def replace_figures(path: Path, block: str, *, begin_mark: str = BEGIN_MARK, end_mark: str = END_MARK) -> None:
-    """Put a block between two marks of a Markdown file, in place of what is there.
+def marks(name: str) -> tuple[str, str]:
+    """Return the marks in a Markdown file that a script's figures stand between."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def replace_figures(path: Path, block: str, *, name: str = FIGURES) -> None:
+    """Put a block between the marks of a Markdown file, in place of what is there.
 
     Args:
         path: The file.
         block: The new text.
-        begin_mark: The first mark.
-        end_mark: The second.
+        name: Whose marks.
 
     Raises:
         ClickException: The file lacks the marks.
     """
+    begin_mark, end_mark = marks(name)
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(begin_mark)
     _, end, after = rest.partition(end_mark)

@@ -15,6 +15,7 @@ LbkitError
 ├── ProviderError           an execution provider cannot run here
 ├── ConfigError             a recipe or setting
 ├── OutputError             a file cannot be written or would be overwritten
+├── ServingError            a request that the server cannot answer, or a server that cannot run
 ├── MissingDependencyError  a package of an extra is not installed
 └── VerdictError            everything ran, and the answer is no
 
@@ -102,6 +103,10 @@ class ConfigError(LbkitError):
 
 class OutputError(LbkitError):
     """An output cannot be written, or would overwrite something."""
+
+
+class ServingError(LbkitError):
+    """The server cannot run, or cannot answer a request."""
 
 
 class MissingDependencyError(LbkitError):

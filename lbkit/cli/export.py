@@ -57,6 +57,12 @@ EXPORT_NAMES = ("input_dtype", "decode", "keep_heatmaps", "simplify", "opset")
     help="Arithmetic of the network. What follows is for int8 and fp16, as of `lbkit quantize`.",
 )
 @reduction_options
+@click.option(
+    "--triton",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write model repositories for NVIDIA Triton there too, with a client that checks a running server.",
+)
 @output_option
 @force_option
 @json_option
@@ -64,6 +70,7 @@ def export(
     *,
     model: str,
     checkpoint: Path | None,
+    triton: Path | None,
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -76,19 +83,33 @@ def export(
     vectors beside it, and appears only once it agrees with PyTorch at batches of 1, 2 and 5. An int8 or fp16 file is
     made of such a file, and appears only once its measured loss is within --max-drop.
     """
-    if precision != FULL_PRECISION:
-        _export_reduced(model, precision, checkpoint=checkpoint, output=output, force=force, as_json=as_json, **chosen)
-        return
+    from lbkit.export.triton import check_triton_folder, write_triton_repository
+
+    if triton is not None:
+        check_triton_folder(triton, force=force)
+    if precision == FULL_PRECISION:
+        path, told = _export_full(model, checkpoint=checkpoint, output=output, force=force, as_json=as_json, **chosen)
+    else:
+        path, told = _export_reduced(
+            model, precision, checkpoint=checkpoint, output=output, force=force, as_json=as_json, **chosen
+        )
+    click.echo(told)
+    if triton is not None:
+        repositories = write_triton_repository(path, triton, force=force)
+        click.echo(f"triton: {' or '.join(map(str, repositories))}; check it with {triton / 'client.py'}", err=as_json)
+    if not is_quiet():
+        click.echo(f"next: lbkit infer IMAGES --model {path}", err=as_json)
+
+
+def _export_full(
+    model: str, *, checkpoint: Path | None, output: Path | None, force: bool, as_json: bool, **chosen: Any
+) -> tuple[Path, str]:
+    """Return where the file is, and what is to be told of it."""
     from lbkit.export.pipeline import export_model
 
-    _, chosen = _apart(chosen)
-    report = export_model(model, checkpoint=checkpoint, output=output, options=_options(**chosen), force=force)
-    if as_json:
-        click.echo(json.dumps(_record(report), indent=2))
-    else:
-        click.echo(_summary(report))
-    if not is_quiet():
-        click.echo(f"next: lbkit infer IMAGES --model {report.path}", err=as_json)
+    _, exporting = _apart(chosen)
+    report = export_model(model, checkpoint=checkpoint, output=output, options=_options(**exporting), force=force)
+    return report.path, json.dumps(_record(report), indent=2) if as_json else _summary(report)
 
 
 def _export_reduced(
@@ -100,7 +121,8 @@ def _export_reduced(
     force: bool,
     as_json: bool,
     **chosen: Any,
-) -> None:
+) -> tuple[Path, str]:
+    """Return where the file is, and what is to be told of it."""
     import tempfile
 
     from lbkit.core.files import refuse_overwrite
@@ -115,9 +137,7 @@ def _export_reduced(
         full = Path(folder, f"{model}.onnx")
         export_model(model, checkpoint=checkpoint, output=full, options=_options(**exporting))
         reduction = reduce_model(full, options=options, output=path, force=force)
-    click.echo(json.dumps(record(reduction), indent=2) if as_json else summary(reduction))
-    if not is_quiet():
-        click.echo(f"next: lbkit infer IMAGES --model {path}", err=as_json)
+    return path, json.dumps(record(reduction), indent=2) if as_json else summary(reduction)
 
 
 def _apart(chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,6 +27,7 @@ COMMANDS = {
     "info": "lbkit.cli.info:info",
     "parity-check": "lbkit.cli.parity_check:parity_check",
     "quantize": "lbkit.cli.quantize:quantize",
+    "serve": "lbkit.cli.serve:serve",
 }
 """Where each command lives. Such a module imports at its top only click, the standard library and lbkit.errors."""
 
@@ -42,6 +43,10 @@ EXTRAS = {
     "pycocotools": "eval",
     "matplotlib": "eval",
     "av": "video",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
 }
 """The extra that brings each optional package."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,17 @@ class Backend(Protocol):
 
 
 class RuntimeBackend(Backend, Protocol):
-    """A backend that says where it runs."""
+    """A backend of a model file, which says where it runs."""
 
     @property
     def provider(self) -> str:
         """The provider's name as the command line spells it."""
+        ...
+
+    def run_input(self, tensor: NDArray[Any]) -> ModelOutput:
+        """Run the model on a tensor as its file takes it.
+
+        Args:
+            tensor: Of the contract's dtype, shape and layout, with N >= 1 crops.
+        """
         ...

@@ -46,6 +46,8 @@ _REDUCED_FLAGS = {
 _COLOR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
 """Decodes straight to RGB, which spares a copy; older releases of OpenCV lack it."""
 
+Where = str | PathLike[str]
+
 _COPY_AGAIN = "copy or download it again"
 _CONVERT = "convert it to JPEG or PNG"
 
@@ -66,8 +68,45 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
         ImageReadError: There is no such file, it is no picture, damaged, cut short, too small or too large.
     """
     path = Path(path)
-    data, header = _read_checked(path)
-    return _oriented(_decode_rgb(data, header, path), header.orientation)
+    return decode_image(_read_bytes(path), where=path)
+
+
+def decode_image(data: bytes, *, where: Where, max_pixels: int = MAX_PIXELS) -> ImageArray:
+    """Decode a picture file's bytes as `read_image` does.
+
+    Args:
+        data: The whole file.
+        where: What to call it in messages.
+        max_pixels: Pictures of more pixels are refused before they are decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageReadError: It is no picture, damaged, cut short, too small or too large.
+    """
+    header = checked_header(data, where=where, max_pixels=max_pixels)
+    return _oriented(_decode_rgb(data, header, where), header.orientation)
+
+
+def checked_header(data: bytes, *, where: Where, max_pixels: int = MAX_PIXELS) -> PictureHeader:
+    """Return a picture's header, which tells its size before anything is decoded.
+
+    Args:
+        data: The whole file.
+        where: What to call it in messages.
+        max_pixels: Pictures of more pixels are refused.
+
+    Raises:
+        ImageReadError: It is no picture, cut short, too small or too large.
+    """
+    _check_signature(data[:SIGNATURE_BYTES], where)
+    try:
+        header = read_header(data)
+    except HeaderError as error:
+        raise ImageReadError(str(error), where=where, remedy=_COPY_AGAIN) from error
+    _check_header(header, where, max_pixels)
+    return header
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +136,8 @@ def read_picture(path: Path, *, wanted_reduction: Callable[[ImageSize], int]) ->
     Raises:
         ImageReadError: See `read_image`.
     """
-    data, header = _read_checked(path)
+    data = _read_bytes(path)
+    header = checked_header(data, where=path)
     sides = (header.height, header.width)
     size = ImageSize(*(sides[::-1] if header.orientation >= 5 else sides))
     reduction = wanted_reduction(size) if header.format == "JPEG" else 1
@@ -137,16 +177,6 @@ def write_image(path: Path, image: ImageArray) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def _read_checked(path: Path) -> tuple[bytes, PictureHeader]:
-    data = _read_bytes(path)
-    try:
-        header = read_header(data)
-    except HeaderError as error:
-        raise ImageReadError(str(error), where=path, remedy=_COPY_AGAIN) from error
-    _check_header(header, path)
-    return data, header
-
-
 def _read_bytes(path: Path) -> bytes:
     """Read a file, but no further than its signature where that is not a picture's."""
     try:
@@ -168,7 +198,7 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageReadError(f"cannot be read ({reason})", where=path, remedy="check the path") from error
 
 
-def _check_signature(head: bytes, path: Path) -> None:
+def _check_signature(head: bytes, path: Where) -> None:
     if not head:
         raise ImageReadError("is empty (0 bytes)", where=path, remedy=_COPY_AGAIN)
     if picture_format(head) is None:
@@ -177,10 +207,10 @@ def _check_signature(head: bytes, path: Path) -> None:
         raise ImageReadError(f"is not a picture ({formats}) but {content}", where=path, remedy=remedy)
 
 
-def _check_header(header: PictureHeader, path: Path) -> None:
-    if header.height * header.width > MAX_PIXELS:
+def _check_header(header: PictureHeader, path: Where, max_pixels: int) -> None:
+    if header.height * header.width > max_pixels:
         raise ImageReadError(
-            f"is {header.width}x{header.height} pixels large, and at most {MAX_PIXELS // 10**6} megapixels are read",
+            f"is {header.width}x{header.height} pixels large, and at most {max_pixels / 10**6:g} megapixels are read",
             where=path,
             remedy="scale it down first",
         )
@@ -194,7 +224,7 @@ def _check_header(header: PictureHeader, path: Path) -> None:
         raise ImageReadError(f"is cut short: the {header.format} has no end", where=path, remedy=_COPY_AGAIN)
 
 
-def _decode_rgb(data: bytes, header: PictureHeader, path: Path, *, reduction: int = 1) -> ImageArray:
+def _decode_rgb(data: bytes, header: PictureHeader, path: Where, *, reduction: int = 1) -> ImageArray:
     """Return (H, W, 3) RGB, not yet oriented; only a JPEG can be reduced."""
     if header.format != "JPEG":
         return _to_rgb(_decode(data, header, path, flags=cv2.IMREAD_UNCHANGED), header, path)
@@ -204,7 +234,7 @@ def _decode_rgb(data: bytes, header: PictureHeader, path: Path, *, reduction: in
     return _to_rgb(decoded, header, path) if _COLOR_RGB is None else decoded
 
 
-def _decode(data: bytes, header: PictureHeader, path: Path, *, flags: int) -> NDArray[Any]:
+def _decode(data: bytes, header: PictureHeader, path: Where, *, flags: int) -> NDArray[Any]:
     """Return what OpenCV makes of a picture, not yet oriented."""
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -219,7 +249,7 @@ def _decode(data: bytes, header: PictureHeader, path: Path, *, flags: int) -> ND
     return decoded
 
 
-def _to_rgb(decoded: NDArray[Any], header: PictureHeader, path: Path) -> ImageArray:
+def _to_rgb(decoded: NDArray[Any], header: PictureHeader, path: Where) -> ImageArray:
     # OpenCV reads an 8-bit TIFF with alpha through libtiff's RGBA interface, which multiplies the colours by alpha.
     is_premultiplied = header.format == "TIFF" and decoded.dtype == np.uint8
     if decoded.dtype == np.uint16:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.core.backend import ModelOutput
+from lbkit.core.backend import ModelOutput, RuntimeBackend
 from lbkit.core.geometry import ImageArray
 from lbkit.evaluation.walk import Cut, crop_key
 from lbkit.parity.candidates import CandidateModel
 from lbkit.parity.definitions import DYNAMIC_BATCHES, BatchFinding
-from lbkit.runtime.ort_backend import OrtBackend
+from lbkit.runtime.backends import load_backend
 
 
 def batch_findings(
@@ -33,7 +33,7 @@ def batch_findings(
     Raises:
         ModelError: A batch fails.
     """
-    backend = OrtBackend(model.path, provider=model.provider, threads=threads, exact=True)
+    backend = load_backend(model.path, provider=model.provider, threads=threads, exact=True)
     crops = np.stack([cut.crops[crop_key(model.contract)][0] for cut in cuts])
     singles = np.concatenate([_output(backend.run(crops[index : index + 1])) for index in range(len(crops))])
     counted = np.ones_like(decided) if "heatmaps" in model.contract.outputs else decided
@@ -41,7 +41,7 @@ def batch_findings(
 
 
 def _finding(
-    backend: OrtBackend, crops: ImageArray, singles: NDArray[np.float32], *, counted: NDArray[np.bool_], batch: int
+    backend: RuntimeBackend, crops: ImageArray, singles: NDArray[np.float32], *, counted: NDArray[np.bool_], batch: int
 ) -> BatchFinding:
     order = np.arange(batch) % len(crops)
     differences = np.abs(_output(backend.run(crops[order])) - singles[order])[counted[order]]

@@ -16,6 +16,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from lbkit.core.backend import RuntimeBackend
 from lbkit.core.codec import decode_heatmaps
 from lbkit.core.contract import ModelContract
 from lbkit.core.geometry import ImageArray
@@ -32,7 +33,7 @@ from lbkit.models.checkpoint import (
 )
 from lbkit.parity.definitions import ContractDifference
 from lbkit.parity.graphs import has_tensor, network_input, part_up_to
-from lbkit.runtime.ort_backend import OrtBackend
+from lbkit.runtime.backends import load_backend
 from lbkit.runtime.providers import open_session
 
 CHOSEN_AT_EXPORT = frozenset(
@@ -120,7 +121,7 @@ class CandidateModel:
 
     Args:
         path: The file.
-        provider: "cpu", "cuda" or "auto".
+        provider: One of `lbkit.runtime.providers.PROVIDER_CHOICES`.
         threads: Threads inside an operator; what this process may use when None.
 
     Raises:
@@ -130,7 +131,7 @@ class CandidateModel:
 
     def __init__(self, path: Path, *, provider: str, threads: int | None = None) -> None:
         self.path, self.threads = path, threads
-        self._backend: OrtBackend | None = OrtBackend(path, provider=provider, threads=threads, exact=True)
+        self._backend: RuntimeBackend | None = load_backend(path, provider=provider, threads=threads, exact=True)
         self.contract, self.provider = self._backend.contract, self._backend.provider
         if provider not in ("auto", self.provider):
             raise ProviderError(f"{provider} was asked for, and the session runs on {self.provider}", where=path)

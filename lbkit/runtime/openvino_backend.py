@@ -84,16 +84,27 @@ class OpenVinoBackend:
             ModelMemoryError: The memory does not hold so many at once.
             ModelError: OpenVINO fails, or puts out other shapes than promised.
         """
-        feed = feed_of(crops, self._contract)
+        return self.run_input(feed_of(crops, self._contract))
+
+    def run_input(self, tensor: NDArray[Any]) -> ModelOutput:
+        """Run the model on a tensor as the file takes it.
+
+        Args:
+            tensor: Of the contract's dtype, shape and layout, with N >= 1 crops (see `feed_of`).
+
+        Raises:
+            ModelMemoryError: The memory does not hold so many at once.
+            ModelError: OpenVINO fails, or puts out other shapes than promised.
+        """
         try:
             with self._turn:
-                self._request.infer({0: feed}, share_inputs=True)
+                self._request.infer({0: tensor}, share_inputs=True)
                 # Copies, because the next run writes to the same memory.
                 count = len(self._contract.outputs)
                 arrays = [np.array(self._request.get_output_tensor(index).data) for index in range(count)]
         except (RuntimeError, MemoryError) as error:
-            raise _run_error(error, self._path, count=len(crops)) from error
-        return output_of(arrays, self._contract, count=len(crops), where=self._path)
+            raise _run_error(error, self._path, count=len(tensor)) from error
+        return output_of(arrays, self._contract, count=len(tensor), where=self._path)
 
 
 def compile_on_cpu(core: Any, model: Any, *, provider: OpenVinoName, threads: int, where: Path | None = None) -> Any:

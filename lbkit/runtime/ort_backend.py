@@ -75,12 +75,23 @@ class OrtBackend:
             ModelMemoryError: The memory does not hold so many at once.
             ModelError: ONNX Runtime fails, or puts out other shapes than promised.
         """
-        feed = feed_of(crops, self._contract)
+        return self.run_input(feed_of(crops, self._contract))
+
+    def run_input(self, tensor: NDArray[Any]) -> ModelOutput:
+        """Run the model on a tensor as the file takes it.
+
+        Args:
+            tensor: Of the contract's dtype, shape and layout, with N >= 1 crops (see `feed_of`).
+
+        Raises:
+            ModelMemoryError: The memory does not hold so many at once.
+            ModelError: ONNX Runtime fails, or puts out other shapes than promised.
+        """
         try:
-            arrays = self._run_session(feed)
+            arrays = self._run_session(tensor)
         except Exception as error:
-            raise _run_error(error, self._path, count=len(crops)) from error
-        return output_of(arrays, self._contract, count=len(crops), where=self._path)
+            raise _run_error(error, self._path, count=len(tensor)) from error
+        return output_of(arrays, self._contract, count=len(tensor), where=self._path)
 
     def _runner(self, opened: OpenSession) -> _Run:
         if not opened.replays_graphs:

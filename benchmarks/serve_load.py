@@ -1,0 +1,307 @@
+"""What serving costs: throughput and latency of `lbkit serve` under load, against calling the library directly.
+
+    python benchmarks/serve_load.py --photos FOLDER
+
+The load stays on loopback and is bounded in count and time. What each figure means is in the README of this folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import re
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from machine import describe_machine, machine_words
+from measures import Measure, replace_figures, table, write_json
+from picture_set import PictureSet, photographs, rendered_figures
+from whole_process import environment, lbkit_command
+
+from lbkit.cli.options import DEFAULT_MODEL
+from lbkit.core.boxes import whole_image_box
+from lbkit.core.estimator import PoseEstimator
+from lbkit.core.geometry import ImageSize
+from lbkit.core.images import decode_image
+from lbkit.core.preprocess import crop_person
+from lbkit.runtime.loading import find_model, load_model
+
+README = Path(__file__).with_name("README.md")
+MARKS = "serve_load"
+CLIENTS = (1, 8, 32)
+PICTURES = 40
+ROUND_S = 60.0
+"""A round that takes longer stops asking, so that a slow machine does not take an hour."""
+
+START_S = 60.0
+SAME_PX = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        requests: In each round, for each number of clients.
+        rounds: How often.
+    """
+
+    requests: int
+    rounds: int
+
+
+FULL = Scale(requests=160, rounds=5)
+QUICK = Scale(requests=8, rounds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a number of clients saw.
+
+    Attributes:
+        seconds: From the first request to the last answer.
+        latencies_ms: Of each request.
+        answers: Each request's picture and answer.
+    """
+
+    seconds: float
+    latencies_ms: tuple[float, ...]
+    answers: tuple[tuple[int, dict[str, Any]], ...]
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies_ms) / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round.
+
+    Attributes:
+        single: The library's pictures a second, one by one.
+        batched: The same in batches.
+        loads: By number of clients.
+    """
+
+    single: float
+    batched: float
+    loads: dict[int, Load]
+
+
+@contextmanager
+def running_server(model: Path) -> Iterator[int]:
+    """Start `lbkit serve` on a free port of loopback, give the port, and end it."""
+    command = lbkit_command("serve", model, "--port", "0")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stderr is not None
+        try:
+            yield _port(process.stderr)
+        finally:
+            process.terminate()
+            if process.wait(START_S) != 0:
+                raise click.ClickException(f"the server ended with {process.returncode}")
+
+
+def _port(lines: Iterator[str]) -> int:
+    for line in lines:
+        if found := re.match(r"serving \S+ on http://127\.0\.0\.1:(\d+) ", line):
+            return int(found.group(1))
+        click.echo(line, err=True, nl=False)
+    raise click.ClickException("the server did not start")
+
+
+async def apply_load(port: int, files: Sequence[bytes], *, clients: int, requests: int) -> Load:
+    """Ask for the joints on pictures, each client one after the other over one connection."""
+    order = iter(list(islice(cycle(range(len(files))), requests)))
+    latencies: list[float] = []
+    answers: list[tuple[int, dict[str, Any]]] = []
+    start = time.perf_counter()
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for index in order:
+            if time.perf_counter() - start > ROUND_S:
+                break
+            asked = time.perf_counter()
+            answers.append((index, await _ask(reader, writer, files[index])))
+            latencies.append(1000 * (time.perf_counter() - asked))
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return Load(time.perf_counter() - start, tuple(latencies), tuple(answers))
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> dict[str, Any]:
+    head = f"POST /v1/keypoints?boxes=whole HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+    writer.write(head.encode() + data)
+    answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    found = re.search(r"content-length: (\d+)", answer)
+    body = await reader.readexactly(int(found.group(1)) if found else 0)
+    if not answer.startswith("http/1.1 200 "):
+        raise click.ClickException(f"the server answers {answer.splitlines()[0]}: {body.decode()}")
+    record: dict[str, Any] = json.loads(body)
+    return record
+
+
+def run_single(estimator: PoseEstimator, files: Sequence[bytes], count: int) -> float:
+    """Return how many pictures a second the library takes, each decoded, warped and run by itself."""
+    start = time.perf_counter()
+    for data in islice(cycle(files), count):
+        image = decode_image(data, where="picture")
+        estimator(image, whole_image_box(ImageSize.of(image)))
+    return count / (time.perf_counter() - start)
+
+
+def run_batched(estimator: PoseEstimator, files: Sequence[bytes], count: int) -> float:
+    """Return how many pictures a second the library takes where it runs them in batches."""
+    start = time.perf_counter()
+    waiting = list(islice(cycle(files), count))
+    for first in range(0, count, estimator.batch_size):
+        images = [decode_image(data, where="picture") for data in waiting[first : first + estimator.batch_size]]
+        boxes = [whole_image_box(ImageSize.of(image)) for image in images]
+        cut = [crop_person(image, box, contract=estimator.contract) for image, box in zip(images, boxes, strict=True)]
+        estimator.predict([crop for crop, _ in cut], [transform for _, transform in cut])
+    return count / (time.perf_counter() - start)
+
+
+def measure(model: Path, files: Sequence[bytes], scale: Scale) -> list[Round]:
+    """Measure the library and the server in turn, in an order that turns round after each round."""
+    estimator = load_model(model)
+    expected = [_joints(estimator, data) for data in files]
+    rounds = []
+    with running_server(model) as port:
+        asyncio.run(apply_load(port, files, clients=8, requests=min(16, scale.requests)))  # warms up
+        for index in range(scale.rounds):
+            click.echo(f"round {index + 1} of {scale.rounds}", err=True)
+            steps: dict[str, Callable[[], Any]] = {
+                "single": lambda: run_single(estimator, files, scale.requests),
+                "batched": lambda: run_batched(estimator, files, scale.requests),
+            }
+            for clients in CLIENTS:
+                steps[str(clients)] = lambda clients=clients: asyncio.run(
+                    apply_load(port, files, clients=clients, requests=scale.requests)
+                )
+            done = {name: steps[name]() for name in (reversed(steps) if index % 2 else steps)}
+            loads = {clients: done[str(clients)] for clients in CLIENTS}
+            for load in loads.values():
+                _check(load, expected)
+            rounds.append(Round(done["single"], done["batched"], loads))
+    return rounds
+
+
+def _joints(estimator: PoseEstimator, data: bytes) -> np.ndarray[Any, Any]:
+    image = decode_image(data, where="picture")
+    return estimator(image, whole_image_box(ImageSize.of(image))).xy[0]
+
+
+def _check(load: Load, expected: Sequence[np.ndarray[Any, Any]]) -> None:
+    for index, record in load.answers:
+        (person,) = record["people"]
+        found = np.array([[joint["x"], joint["y"]] for joint in person["keypoints"].values()])
+        difference = float(np.abs(found - expected[index]).max())
+        if not difference <= SAME_PX:
+            raise click.ClickException(f"the server's answer differs by {difference:.4f} px from the library's")
+
+
+def measures_of(rounds: Sequence[Round]) -> list[Measure]:
+    """Return the figures."""
+
+    def row(section: str, name: str, unit: str, value: Callable[[Round], float]) -> Measure:
+        return Measure(section, name, unit, tuple(value(each) for each in rounds))
+
+    rows = [
+        row("library", "one by one", "people/s", lambda each: each.single),
+        row("library", "batches of 8", "people/s", lambda each: each.batched),
+    ]
+    for clients in CLIENTS:
+        section = f"{clients} client{'s' if clients > 1 else ''}"
+
+        def load(each: Round, clients: int = clients) -> Load:
+            return each.loads[clients]
+
+        rows += [
+            row(section, "rate", "people/s", lambda each, load=load: load(each).rate),
+            row(section, "rate / library one by one", "", lambda each, load=load: load(each).rate / each.single),
+            row(section, "rate / library in batches", "", lambda each, load=load: load(each).rate / each.batched),
+            row(section, "p50", "ms", lambda each, load=load: float(np.percentile(load(each).latencies_ms, 50))),
+            row(section, "p99", "ms", lambda each, load=load: float(np.percentile(load(each).latencies_ms, 99))),
+        ]
+    return rows
+
+
+@click.command()
+@click.option("--model", metavar="NAME|FILE", default=DEFAULT_MODEL, show_default=True, help="An exported model.")
+@click.option(
+    "--photos",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Photographs to send.  [default: rendered figures]",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.json",
+    default=Path("build/serve_load.json"),
+    show_default=True,
+    help="Where all values go; an older file is replaced.",
+)
+@click.option("--quick", is_flag=True, help="A few requests, to see that it runs; the figures mean nothing.")
+@click.option("--readme", is_flag=True, help="Put the figures into the README of this folder.")
+def main(*, model: str, photos: Path | None, output: Path, quick: bool, readme: bool) -> None:
+    """Measure what `lbkit serve` costs at 1, 8 and 32 clients on loopback."""
+    if readme and quick:
+        raise click.UsageError("--readme needs the whole run, without --quick.")
+    machine = describe_machine()
+    scale = QUICK if quick else FULL
+    with tempfile.TemporaryDirectory(prefix="lbkit-serve-load-") as folder:
+        count = min(PICTURES, scale.requests)
+        pictures = rendered_figures(Path(folder), count) if photos is None else photographs(photos, count)
+        files = [path.read_bytes() for path in pictures.paths]
+        path = find_model(model).resolve()
+        rows = measures_of(measure(path, files, scale))
+    command = ["python", "benchmarks/serve_load.py"]
+    command += [] if model == DEFAULT_MODEL else ["--model", Path(model).name]
+    command += [] if photos is None else ["--photos", photos.resolve().name]
+    document = {
+        "command": shlex.join(command),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine,
+        "model": path.name,
+        "pictures": str(pictures),
+        "requests": scale.requests,
+        "rounds": scale.rounds,
+        "figures": [row.to_dict() for row in rows],
+    }
+    click.echo(table(rows))
+    write_json(output, document)
+    click.echo(f"wrote {output}", err=True)
+    if readme:
+        replace_figures(README, _readme_block(document, rows, pictures), name=MARKS)
+        click.echo(f"wrote {README}", err=True)
+
+
+def _readme_block(document: dict[str, Any], rows: Sequence[Measure], pictures: PictureSet) -> str:
+    return "\n\n".join(
+        [
+            f"`{document['command']}`, {document['date']}",
+            f"{machine_words(document['machine'])}.",
+            f"Model {document['model']}; {pictures}; {document['rounds']} rounds of {document['requests']} requests.",
+            table(rows),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

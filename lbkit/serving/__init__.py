@@ -1,0 +1,1 @@
+"""A model behind HTTP: the Open Inference Protocol, pictures in and joints out, in batches over all requests."""
