@@ -114,7 +114,14 @@ def run_options(command: CommandT) -> CommandT:
                 metavar="N",
                 help="Sessions on it.  [default: what fits]",
             ),
-            click.option("--cpus-per-actor", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N"),
+            click.option(
+                "--cpus-per-actor",
+                type=click.IntRange(1, 1024),
+                default=1,
+                show_default=True,
+                metavar="N",
+                help="Processors, and threads, of a session.",
+            ),
             click.option(
                 "--num-gpus-per-actor",
                 type=click.FloatRange(0, 64),
