@@ -85,21 +85,23 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def replace_figures(path: Path, block: str) -> None:
+def replace_figures(path: Path, block: str, *, name: str = "figures") -> None:
     """Put a block between the marks of a Markdown file, in place of what is there.
 
     Args:
         path: The file.
         block: The new text.
+        name: Which marks: `<!-- name:begin -->` and `<!-- name:end -->`.
 
     Raises:
         ClickException: The file lacks the marks.
     """
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN_MARK)
-    _, end, after = rest.partition(END_MARK)
+    begin_mark, end_mark = (mark.replace("figures", name) for mark in (BEGIN_MARK, END_MARK))
+    before, begin, rest = text.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise click.ClickException(f"{path} should have {BEGIN_MARK} and after it {END_MARK}")
+        raise click.ClickException(f"{path} should have {begin_mark} and after it {end_mark}")
     with atomic_path(path) as temporary:
         temporary.write_text(f"{before}{begin}\n{block.strip()}\n{end}{after}", encoding="utf-8")
 
