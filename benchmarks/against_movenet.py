@@ -208,8 +208,10 @@ def draw(points: Sequence[Point], peer: Point, path: Path) -> None:
         for point in points:
             times = float(np.median(np.array(point.rates) / np.array(peer.rates)))
             axes.plot(times, point.pck, "D" if point is peer else "o", color="#d55e00" if point is peer else "#0072b2")
-            axes.annotate(point.name, (times, point.pck), xytext=(6, 5), textcoords="offset points")
+            axes.annotate(point.name, (times, point.pck), xytext=(0, 8), textcoords="offset points", ha="center")
         axes.set_xscale("log")
+        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            ticks(lambda value, _: f"{value:g}")
         axes.margins(0.25)
         axes.set_xlabel("people a second, times the peer's (whole walk, files to joints)")
         axes.set_ylabel("PCK@0.05, v > 0")
