@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from lbkit.core.backend import Backend
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.backend import Backend, ModelOutput
 from lbkit.core.contract import ModelContract, Precision
 from lbkit.core.threads import checked_threads
-from lbkit.errors import ModelError
+from lbkit.errors import MissingDependencyError, ModelError
 from lbkit.runtime.backends import load_backend
 
 TorchRunner = Literal["torch", "torch-compile"]
@@ -37,8 +40,11 @@ def tolerated_precision(contract: ModelContract, runner: str) -> Precision:
 
 
 def _load_torch(contract: ModelContract, path: Path, *, compiled: bool, threads: int | None) -> Backend:
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        problem = "torch is not installed, and PyTorch should be measured"
+        raise MissingDependencyError(problem, remedy='run `pip install "lbkit[export]"`') from error
     from lbkit.models.checkpoint import find_checkpoint, load_checkpoint
     from lbkit.models.torch_backend import TorchBackend
 
@@ -51,6 +57,26 @@ def _load_torch(contract: ModelContract, path: Path, *, compiled: bool, threads:
         raise ModelError("was made from another checkpoint than the one found", where=path, remedy=remedy)
     torch.set_num_threads(checked_threads(threads))
     backend = TorchBackend(checkpoint)
-    if compiled:
-        backend.compile()
-    return backend
+    if not compiled:
+        return backend
+    backend.compile()
+    return _Compiled(backend)
+
+
+class _Compiled:
+    """A compiled network, which is compiled by its first runs; what goes wrong there is told as an error of ours."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def contract(self) -> ModelContract:
+        return self._backend.contract
+
+    def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
+        try:
+            return self._backend.run(crops)
+        except Exception as error:  # the compilers behind torch.compile have errors of many kinds
+            words = " ".join(str(error).split())[:200]
+            problem = f"torch.compile fails ({type(error).__name__}: {words})"
+            raise ModelError(problem, remedy="install a C++ compiler, or leave out --against torch") from error

@@ -149,8 +149,12 @@ class PoseEstimator:
 
     def predict_input(self, crops: Sequence[ImageArray]) -> NDArray[np.float64]:
         """Run the model on crops and decode: (N, K, 3) float64 of x, y in input pixels and score."""
-        starts = range(0, len(crops), self.batch_size)
-        batches = [self.decode(self.run(crops[i : i + starts.step])) for i in starts]
+        batches: list[NDArray[np.float32]] = []
+        done = 0
+        while done < len(crops):
+            part = crops[done : done + self.batch_size]  # which shrinks where the memory is short
+            batches.append(self.decode(self.run(part)))
+            done += len(part)
         return np.concatenate(batches).astype(np.float64)
 
     def run(self, crops: Sequence[ImageArray]) -> ModelOutput:

@@ -27,7 +27,7 @@ TIME_LIMIT_S = 1.0
 """Rounds end after this; each candidate has run at least `LEAST_ROUNDS` times by then."""
 
 LEAST_ROUNDS, MOST_ROUNDS = 2, 10
-BATCH = 4
+BATCH = 2
 WORTH = 0.95
 """Another provider than the CPU must take no more than this share of its time to be chosen."""
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,6 +138,7 @@ def test_bf16_may_differ_as_fp16_may(toys: ModuleType) -> None:
     assert tolerated_precision(contract.replace(precision="int8"), "openvino-bf16") == "int8"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason='needs pip install "lbkit[export]"')
 def test_pytorch_runs_the_checkpoint_of_the_file(toys: ModuleType, tmp_path: Path) -> None:
     exported = Path(__file__).parents[2] / "exported" / "cnn.onnx"
@@ -149,3 +151,26 @@ def test_pytorch_runs_the_checkpoint_of_the_file(toys: ModuleType, tmp_path: Pat
     path = toys.save_toy_model(tmp_path / "int8.onnx", contract=other.replace(precision="int8"))
     with pytest.raises(ModelError, match="is int8, and its checkpoint is fp32"):
         load_runner(path, "torch", threads=1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason='needs pip install "lbkit[export]"')
+def test_a_compiler_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lbkit.models.torch_backend import TorchBackend
+
+    def fail(*_: object) -> ModelOutput:
+        raise RuntimeError("InductorError:\n no C++ compiler")
+
+    monkeypatch.setattr(TorchBackend, "compile", lambda _: None)
+    monkeypatch.setattr(TorchBackend, "run", fail)
+    exported = Path(__file__).parents[2] / "exported" / "cnn.onnx"
+    backend = load_runner(exported, "torch-compile", threads=1)
+    assert backend.contract.model == "cnn"
+    with pytest.raises(ModelError, match=r"torch.compile fails \(RuntimeError: InductorError: no C\+\+ compiler\)"):
+        backend.run(np.zeros((1, 256, 192, 3), np.uint8))
+
+
+def test_without_pytorch_the_extra_is_named(toy_model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    rows = list(run_bench(BenchPlan((str(toy_model),), ("torch", "cpu"), (1,), pictures=photos, **SHORT)))
+    assert 'pip install "lbkit[export]"' in rows[0].problem
+    assert rows[1].times is not None

@@ -222,6 +222,13 @@ def test_onnx_files_are_judged_without_pytorch(model: Path, root: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_pytorch_does_not_take_openvino(evaluate: Eval) -> None:
+    checkpoint = Path(__file__).parents[2] / "training" / "checkpoints" / "cnn.safetensors"
+    outcome = evaluate(checkpoint, "--provider", "openvino")
+    assert outcome.code == 1
+    assert "PyTorch does not run on openvino; give an ONNX file" in outcome.err
+
+
 def test_a_provider_that_is_not_there_is_an_error(evaluate: Eval, model: Path) -> None:
     from lbkit.runtime.probe import probe_provider
 

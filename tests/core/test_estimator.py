@@ -139,6 +139,9 @@ def test_a_batch_that_does_not_fit_is_halved_until_one(toys: ModuleType) -> None
     assert output.keypoints is not None
     np.testing.assert_array_equal(output.heatmaps[:, 0, 0, 0], range(7))
     np.testing.assert_array_equal(output.keypoints[:, 0, 0], range(7))
+    backend.batches.clear()
+    np.testing.assert_array_equal(PoseEstimator(backend, batch_size=4).predict_input(crops)[:, 0, 0], range(7))
+    assert backend.batches == [2, 2, 2, 1], "what did not fit once is not tried again"
     with pytest.raises(ModelMemoryError, match=r"toy: out of memory while running a single crop; end other programs"):
         PoseEstimator(Narrow(0), batch_size=4).run(crops)
 

@@ -480,8 +480,9 @@ def test_a_small_person_on_a_large_picture_is_seen_whole(
         np.testing.assert_allclose(found.poses.xy[0], near, atol=1.5)
 
 
-def test_a_picture_gone_during_its_search_is_judged_reduced(
-    spots: Spots, toys: ModuleType, tmp_path: Path, reductions: list[int], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_picture_that_goes_or_changes_during_its_search_is_judged_as_it_was(
+    spots: Spots, toys: ModuleType, tmp_path: Path, reductions: list[int], caplog: pytest.LogCaptureFixture, goes: bool
 ) -> None:
     size = ImageSize(1000, 750)
     path = tmp_path / "far.jpg"
@@ -491,12 +492,14 @@ def test_a_picture_gone_during_its_search_is_judged_reduced(
 
     def run_and_remove(crops: np.ndarray) -> ModelOutput:
         path.unlink(missing_ok=True)
+        if not goes:
+            write_image(path, np.zeros((30, 40, 3), np.uint8))
         return run(crops)
 
     spots.run = run_and_remove  # type: ignore[method-assign]
     (result,) = run_inference([path], PoseEstimator(spots))
     assert result.poses is not None
-    assert "judged at 1/2 of its size" in caplog.text
+    assert ("judged at 1/2 of its size" if goes else "has changed while it was read") in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_cuda_that_silently_falls_to_the_cpu_is_an_error(monkeypatch: pytest.Mon
 def test_cuda_session_that_runs_there(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = use(monkeypatch, FakeOrt(runs_on=[CUDA_PROVIDER, CPU_PROVIDER]))
     assert providers.open_session(PROBE_MODEL, provider="cuda").provider == "cuda"
-    assert fake.asked == [[(CUDA_PROVIDER, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU_PROVIDER]]
+    assert fake.asked == [[(CUDA_PROVIDER, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}), CPU_PROVIDER]]
 
 
 def test_cuda_failure_at_start_is_a_provider_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,10 @@ def test_graphs_are_recorded_where_the_model_allows_them(monkeypatch: pytest.Mon
     opened = providers.open_session(PROBE_MODEL, provider="cuda", graphs=True)
     assert opened.replays_graphs
     assert fake.asked == [
-        [(CUDA_PROVIDER, {"cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1"}), CPU_PROVIDER]
+        [
+            (CUDA_PROVIDER, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "enable_cuda_graph": "1"}),
+            CPU_PROVIDER,
+        ]
     ]
 
 

@@ -59,7 +59,9 @@ def test_a_model_runs(toys: ModuleType, toy_model: Path, tmp_path: Path) -> None
     assert np.abs(np.load(tmp_path / "image.npy")[0] - spots).max() < 0.6
 
 
-@pytest.mark.parametrize("arguments", [("doctor",), ("doctor", "--json"), ("--help",), ("infer", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("doctor",), ("doctor", "--json"), ("--help",), ("infer", "--help"), ("bench", "--help")]
+)
 def test_a_command_runs(arguments: tuple[str, ...]) -> None:
     done = python(COMMAND, *arguments)
     assert done.returncode == 0, done.stderr
@@ -76,6 +78,16 @@ def test_infer_runs_on_a_picture(toys: ModuleType, toy_model: Path, tmp_path: Pa
     (person,) = json.loads(done.stdout)["people"]
     hip = person["keypoints"]["left_hip"]
     assert (hip["x"], hip["y"]) == pytest.approx((31, 23), abs=0.6)
+
+
+def test_bench_runs(toy_model: Path) -> None:
+    options = ("--batch-size", "1", "--seconds", "0.01", "--no-cold")
+    done = python(COMMAND, "bench", toy_model, *options, "-q")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    against = python(COMMAND, "bench", toy_model, *options, "--against=torch")
+    assert against.returncode == 1
+    assert 'pip install "lbkit[export]"' in against.stderr
 
 
 def test_a_command_that_needs_the_stack_names_the_extra() -> None:
