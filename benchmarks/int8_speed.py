@@ -3,7 +3,7 @@
     python benchmarks/int8_speed.py
 
 Each ratio is taken within a round and then its median, so that what else the machine does slows all alike. Before a
-time is taken, every way must agree: PyTorch and ONNX Runtime in fp32 to 0.01 px, int8 to a median of 1 px.
+time is taken, every way must agree with PyTorch on drawn figures: fp32 to a median of 0.01 px, int8 to one of 1 px.
 """
 
 from __future__ import annotations
