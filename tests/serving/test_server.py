@@ -20,7 +20,8 @@ import pytest
 from lbkit.errors import ServingError
 from lbkit.runtime.ort_backend import OrtBackend
 from lbkit.serving.limits import ServingLimits
-from lbkit.serving.server import address_of, is_loopback, open_socket
+from lbkit.serving.server import ModelServer, address_of, is_loopback, open_socket
+from lbkit.serving.service import KeypointService
 
 KEYPOINTS = "/v1/keypoints"
 INFER = "/v2/models/toy/infer"
@@ -441,6 +442,32 @@ def test_the_end_finishes_what_is_in_flight(start: Any, gate: Gate, png: bytes) 
         run.thread.join(10)
         assert not run.thread.is_alive()
         idle.close()
+
+
+def test_an_end_that_leaves_requests_unanswered_is_an_error(gate: Gate, png: bytes) -> None:
+    service = KeypointService(gate, name="toy", limits=ServingLimits(shutdown_timeout_s=0.3))
+    listener = open_socket("127.0.0.1", 0)
+    is_up = threading.Event()
+    server = ModelServer(service, listener, on_ready=is_up.set)
+    with ThreadPoolExecutor(1) as pool, gate.closed():
+        ended = pool.submit(server.run)
+        assert is_up.wait(20)
+        with socket.create_connection(listener.getsockname(), timeout=20) as client:
+            client.sendall(b"POST /v1/keypoints HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png)
+            until(lambda: service.batcher.open_requests == 1)
+            server.end()
+            with pytest.raises(ServingError, match=r"ended with 1 requests unanswered after 0\.3 s"):
+                ended.result(20)
+
+
+def test_a_claimed_length_claims_no_memory(live: Any) -> None:
+    """Only what was really sent counts, so a claim alone does not wait until others are done."""
+    ticket = live.service.batcher.admit()
+    start = time.monotonic()
+    with live.service._memory.hold(1, ticket):
+        answer = live.post(INFER, b"{}", Inference_Header_Content_Length=str(10**12))
+    ticket.release()
+    assert (answer.status, time.monotonic() - start < 5) == (400, True)
 
 
 def _is_refused(port: int) -> bool:
