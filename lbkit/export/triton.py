@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from lbkit.core.contract import ModelContract
 from lbkit.core.geometry import ImageArray
 from lbkit.core.preprocess import normalize_crops
-from lbkit.core.records import record_from_mapping
 from lbkit.core.sidecar import sidecar_path
 from lbkit.errors import ModelError, OutputError
 from lbkit.export.golden import GoldenBatch, read_golden
@@ -59,11 +58,11 @@ def write_triton_repository(model: Path, folder: Path, *, force: bool = False) -
 
     Raises:
         OutputError: The folder is there already, or cannot be written.
-        ModelError: The model's JSON cannot be read.
+        ModelError: The model's JSON cannot be read, or its contract is broken.
     """
     check_triton_folder(folder, force=force)
     record = _read_sidecar(model)
-    contract = record_from_mapping(ModelContract, record["contract"])
+    contract = ModelContract.from_json(json.dumps(record["contract"]), where=str(sidecar_path(model)))
     golden = read_golden(record["golden"], where=str(sidecar_path(model)))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

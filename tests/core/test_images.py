@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lbkit.core.images
-from lbkit.core.images import MAX_PIXELS, read_image, write_image
+from lbkit.core.images import MAX_PIXELS, checked_header, decode_image, read_image, write_image
 from lbkit.errors import ImageReadError, OutputError
 
 HEIGHT, WIDTH = 20, 32
@@ -365,3 +365,14 @@ def test_a_picture_beyond_what_jpeg_holds_is_not_written(tmp_path: Path) -> None
     with pytest.raises(OutputError, match=r"70000x2 pixels cannot be written as \.jpg; scale"):
         write_image(tmp_path / "a.jpg", np.zeros((2, 70_000, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_are_decoded_as_their_file_is_read(tmp_path: Path) -> None:
+    data = encoded(picture(), ".png")
+    (tmp_path / "a.png").write_bytes(data)
+    assert np.array_equal(decode_image(data, where="upload"), read_image(tmp_path / "a.png"))
+    header = checked_header(data, where="upload", max_pixels=HEIGHT * WIDTH)
+    assert (header.height, header.width) == (HEIGHT, WIDTH)
+    for refuse in (checked_header, decode_image):
+        with pytest.raises(ImageReadError, match=rf"^upload: is {WIDTH}x{HEIGHT} pixels large"):
+            refuse(data, where="upload", max_pixels=HEIGHT * WIDTH - 1)

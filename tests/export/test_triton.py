@@ -19,7 +19,7 @@ pytest.importorskip("onnx")
 from lbkit.cli.main import run
 from lbkit.core.records import record_to_mapping
 from lbkit.core.sidecar import write_sidecar
-from lbkit.errors import ModelError, OutputError
+from lbkit.errors import ContractError, ModelError, OutputError
 from lbkit.export.golden import golden_record, read_golden
 from lbkit.export.triton import VARIANTS, check_triton_folder, triton_config, write_triton_repository
 from lbkit.export.verification import Outputs
@@ -158,6 +158,14 @@ def test_a_model_without_its_json(exported: Path, tmp_path: Path, text: str | No
     with pytest.raises(ModelError, match=r"toy\.json: cannot be read as an exported model's JSON"):
         write_triton_repository(exported, tmp_path / "triton")
     assert not (tmp_path / "triton").exists()
+
+
+def test_a_contract_of_another_version(exported: Path, tmp_path: Path) -> None:
+    record = json.loads(exported.with_suffix(".json").read_text())
+    record["contract"]["contract_version"] = 99
+    exported.with_suffix(".json").write_text(json.dumps(record))
+    with pytest.raises(ContractError, match=r"toy\.json: contract version 99"):
+        write_triton_repository(exported, tmp_path / "triton")
 
 
 def ask_client(folder: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
