@@ -90,6 +90,12 @@ def test_tritons_schema_reads_the_text(toys: ModuleType, variant: Any) -> None:
         assert accelerator.parameters["precision_mode"] == "FP32"
 
 
+@pytest.mark.parametrize(("precision", "mode"), [("fp32", "FP32"), ("fp16", "FP16"), ("int8", "INT8")])
+def test_tensorrt_calculates_as_the_contract_says(toys: ModuleType, precision: str, mode: str) -> None:
+    contract = toys.toy_contract().replace(precision=precision)
+    assert f'key: "precision_mode" value: "{mode}"' in triton_config(contract, name="toy", variant="tensorrt")
+
+
 @pytest.fixture
 def exported(toys: ModuleType, tmp_path: Path) -> Path:
     """A toy model that decodes in its graph and keeps its heatmaps, with the JSON that an export writes."""
@@ -146,7 +152,7 @@ def test_a_folder_that_is_there(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for force in (False, True):
-        with pytest.raises(OutputError, match="no repository of lbkit's"):
+        with pytest.raises(OutputError, match="holds something else"):
             check_triton_folder(tmp_path / "mine", force=force)
 
 
