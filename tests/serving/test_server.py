@@ -374,6 +374,23 @@ def test_a_full_queue_answers_503_and_is_well_again(start: Any, gate: Gate, png:
         assert run.post(KEYPOINTS, png).status == 200
 
 
+def test_pictures_that_are_decoded_one_after_the_other_wait_for_the_model_together(
+    start: Any, gate: Gate, png: bytes, spotted: np.ndarray
+) -> None:
+    """What decoding takes would fit into the limit once, what is left of a picture then ten times."""
+    picture_bytes = spotted.size
+    with start(gate, max_held_bytes=10 * picture_bytes) as run, ThreadPoolExecutor(8) as pool:
+
+        def held() -> tuple[int, int]:
+            return run.service._pictures._held_bytes, run.service._scratch._held_bytes
+
+        with gate.closed():
+            asked = [pool.submit(run.post, f"{KEYPOINTS}?boxes=whole", png) for _ in range(6)]
+            until(lambda: held() == (6 * picture_bytes, 0))
+        assert [future.result(20).status for future in asked] == [200] * 6
+        assert held() == (0, 0)
+
+
 def test_slow_work_is_given_up(start: Any, gate: Gate, png: bytes) -> None:
     with start(gate, work_timeout_s=0.3) as run:
         with gate.closed():
@@ -464,7 +481,7 @@ def test_a_claimed_length_claims_no_memory(live: Any) -> None:
     """Only what was really sent counts, so a claim alone does not wait until others are done."""
     ticket = live.service.batcher.admit()
     start = time.monotonic()
-    with live.service._memory.hold(1, ticket):
+    with live.service._scratch.hold(1, ticket):
         answer = live.post(INFER, b"{}", Inference_Header_Content_Length=str(10**12))
     ticket.release()
     assert (answer.status, time.monotonic() - start < 5) == (400, True)
