@@ -102,6 +102,7 @@ def serve(*, model: str, host: str, port: int, token_file: Path | None, **chosen
     POST /v1/keypoints takes a picture as its body, or as the file `image` of a form, and answers what `lbkit infer`
     writes. /v2 is the Open Inference Protocol (KServe V2), /metrics is for Prometheus.
     """
+    from lbkit.cli.report import native_stderr_silenced
     from lbkit.serving.server import ModelServer, open_socket
     from lbkit.serving.tokens import read_token
 
@@ -109,7 +110,10 @@ def serve(*, model: str, host: str, port: int, token_file: Path | None, **chosen
     service = _service(model, chosen)
     with open_socket(host, port) as listener:
         _warn_if_open(listener, token)
-        ModelServer(service, listener, token=token, on_ready=lambda: _tell(service, listener, token)).run()
+        server = ModelServer(service, listener, token=token, on_ready=lambda: _tell(service, listener, token))
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client's malformed form is no news here
+        with native_stderr_silenced():
+            server.run()
 
 
 def _service(model: str, chosen: dict[str, Any]) -> KeypointService:

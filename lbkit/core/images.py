@@ -68,7 +68,7 @@ def read_image(path: str | PathLike[str]) -> ImageArray:
         ImageReadError: There is no such file, it is no picture, damaged, cut short, too small or too large.
     """
     path = Path(path)
-    return decode_image(_read_bytes(path), where=path)
+    return decode_image(_read_bytes(path), where=path, max_pixels=MAX_PIXELS)
 
 
 def decode_image(data: bytes, *, where: Where, max_pixels: int = MAX_PIXELS) -> ImageArray:

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from lbkit.core.contract import ModelContract
 from lbkit.core.geometry import ImageArray
 from lbkit.core.preprocess import normalize_crops
-from lbkit.core.records import record_from_mapping
 from lbkit.core.sidecar import sidecar_path
 from lbkit.errors import ModelError, OutputError
 from lbkit.export.golden import GoldenBatch, read_golden
@@ -43,6 +42,8 @@ WARM_BATCHES = (1, 8, 32)
 
 LABELS_FILE, CLIENT_FILE, GOLDEN_FILE = "labels.txt", "client.py", "golden.json"
 _KINDS = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+_PRECISION_MODES = {"fp16": "FP16", "int8": "INT8"}
+"""The graph's own casts, scales and zero points stay; the mode lets TensorRT calculate as they say."""
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
@@ -59,11 +60,11 @@ def write_triton_repository(model: Path, folder: Path, *, force: bool = False) -
 
     Raises:
         OutputError: The folder is there already, or cannot be written.
-        ModelError: The model's JSON cannot be read.
+        ModelError: The model's JSON cannot be read, or its contract is broken.
     """
     check_triton_folder(folder, force=force)
     record = _read_sidecar(model)
-    contract = record_from_mapping(ModelContract, record["contract"])
+    contract = ModelContract.from_json(json.dumps(record["contract"]), where=str(sidecar_path(model)))
     golden = read_golden(record["golden"], where=str(sidecar_path(model)))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -84,11 +85,12 @@ def check_triton_folder(folder: Path, *, force: bool) -> None:
     Raises:
         OutputError: Something else is there, or `force` is not given.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
         return
-    if not (folder / GOLDEN_FILE).is_file():
-        raise OutputError("is there and is no repository of lbkit's", where=folder, remedy="give another folder")
-    if not force:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if not names <= {CLIENT_FILE, GOLDEN_FILE, *VARIANTS}:
+        raise OutputError("is there and holds something else", where=folder, remedy="give another folder")
+    if names and not force:
         raise OutputError("exists already", where=folder, remedy="give --force to replace it, or another name")
 
 
@@ -143,7 +145,7 @@ def _tensorrt(contract: ModelContract) -> str:
     """The profile spans every batch, so that one engine serves them all."""
     sides = "x".join(map(str, input_shape(contract)))
     options = {
-        "precision_mode": "FP16" if contract.precision == "fp16" else "FP32",
+        "precision_mode": _PRECISION_MODES.get(contract.precision, "FP32"),
         "trt_profile_min_shapes": f"{contract.input.name}:1x{sides}",
         "trt_profile_opt_shapes": f"{contract.input.name}:{PREFERRED_BATCHES[0]}x{sides}",
         "trt_profile_max_shapes": f"{contract.input.name}:{MAX_BATCH}x{sides}",

@@ -35,8 +35,11 @@ BoxChoice = FloatArray | Literal["whole", "auto"]
 WORKERS_PER_BATCH = 2
 """Threads for each place in a batch: one batch's requests wait for the model while the next one's pictures are read."""
 
-PIXEL_BYTES = 8
-"""Memory a pixel while a picture is decoded: RGB, and what OpenCV made it from."""
+IMAGE_BYTES = 3
+"""Memory a pixel of a picture that waits for the model: RGB."""
+
+DECODING_BYTES, JPEG_DECODING_BYTES = 26, 7
+"""Memory a pixel while a picture is decoded (measured): at worst transparency laid over white; a JPEG has none."""
 
 JSON_FACTOR = 16
 """Memory a byte of JSON numbers while it is parsed: `1.5,` becomes a list's place and a float, 32 bytes."""
@@ -70,7 +73,8 @@ class KeypointService:
         self._warm_up()
         self.metrics = ServingMetrics(lambda: self.batcher.open_requests)
         self.batcher = DynamicBatcher(backend.run_input, limits=self.limits, on_batch=self.metrics.count_batch)
-        self._memory = MemoryBudget(self.limits.max_held_bytes)
+        self._pictures = MemoryBudget(self.limits.max_held_bytes)
+        self._scratch = MemoryBudget(self.limits.max_held_bytes)
         self._pool = ThreadPoolExecutor(WORKERS_PER_BATCH * self.limits.batch_size, "lbkit-request")
         self._opencv = single_threaded_opencv()
 
@@ -135,8 +139,11 @@ class KeypointService:
         """
         ticket.check()
         header = checked_header(data, where=name, max_pixels=self.limits.max_pixels)
-        with self._memory.hold(header.height * header.width * PIXEL_BYTES, ticket):
-            image = decode_image(data, where=name, max_pixels=self.limits.max_pixels)
+        pixels = header.height * header.width
+        decoding_bytes = JPEG_DECODING_BYTES if header.format == "JPEG" else DECODING_BYTES
+        with self._pictures.hold(pixels * IMAGE_BYTES, ticket):
+            with self._scratch.hold(pixels * decoding_bytes, ticket):
+                image = decode_image(data, where=name, max_pixels=self.limits.max_pixels)
             poses = self._estimator(ticket)(image, _boxes_xyxy(boxes, ImageSize.of(image)))
         return _json_line(poses, name)
 
@@ -155,8 +162,8 @@ class KeypointService:
             RequestRefusedError: The request is malformed, or its time is up.
         """
         ticket.check()
-        json_bytes = len(body) if header_length is None else header_length
-        with self._memory.hold(json_bytes * JSON_FACTOR, ticket):
+        json_bytes = min(len(body), len(body) if header_length is None else header_length)
+        with self._scratch.hold(json_bytes * JSON_FACTOR, ticket):
             request = parse_request(body, self.contract, header_length=header_length, max_rows=self.limits.max_people)
         outputs = self._run_rows(request.tensor, ticket)
         return encode_answer(request, outputs, model_name=self.name)

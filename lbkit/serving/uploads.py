@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import python_multipart  # noqa: F401  # starlette needs it, and says so only when the first form comes
 from fastapi import Request
 from starlette.formparsers import MultiPartException, MultiPartParser
 

@@ -166,6 +166,17 @@ def test_what_cannot_be_served(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+def test_a_missing_package_names_the_extra(package: str) -> None:
+    block = WITHOUT_TORCH.replace('"torch"', f'"torch", "{package}"')
+    command = [sys.executable, "-c", block + MAIN, "serve", "cnn", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"needs {package}" in done.stderr
+    assert 'pip install "lbkit[serve]"' in done.stderr
+
+
 def test_the_options_defaults_are_the_librarys() -> None:
     chosen = {param.name: param.default for param in serve.params}
     assert _limits(chosen) == ServingLimits()

@@ -13,7 +13,7 @@ import pytest
 
 import lbkit.core.images
 from lbkit.core.geometry import ImageSize
-from lbkit.core.images import MAX_PIXELS, read_image, read_picture, write_image
+from lbkit.core.images import MAX_PIXELS, checked_header, decode_image, read_image, read_picture, write_image
 from lbkit.errors import ImageReadError, OutputError
 
 HEIGHT, WIDTH = 20, 32
@@ -411,3 +411,14 @@ def test_other_formats_are_read_whole(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.full((64, 48, 3), 7, np.uint8))
     picture = read_picture(tmp_path / "a.png", wanted_reduction=lambda _: 8)
     assert (picture.reduction, picture.pixels.shape) == (1, (64, 48, 3))
+
+
+def test_bytes_are_decoded_as_their_file_is_read(tmp_path: Path) -> None:
+    data = encoded(picture(), ".png")
+    (tmp_path / "a.png").write_bytes(data)
+    assert np.array_equal(decode_image(data, where="upload"), read_image(tmp_path / "a.png"))
+    header = checked_header(data, where="upload", max_pixels=HEIGHT * WIDTH)
+    assert (header.height, header.width) == (HEIGHT, WIDTH)
+    for refuse in (checked_header, decode_image):
+        with pytest.raises(ImageReadError, match=rf"^upload: is {WIDTH}x{HEIGHT} pixels large"):
+            refuse(data, where="upload", max_pixels=HEIGHT * WIDTH - 1)

@@ -19,7 +19,7 @@ pytest.importorskip("onnx")
 from lbkit.cli.main import run
 from lbkit.core.records import record_to_mapping
 from lbkit.core.sidecar import write_sidecar
-from lbkit.errors import ModelError, OutputError
+from lbkit.errors import ContractError, ModelError, OutputError
 from lbkit.export.golden import golden_record, read_golden
 from lbkit.export.triton import VARIANTS, check_triton_folder, triton_config, write_triton_repository
 from lbkit.export.verification import Outputs
@@ -91,6 +91,12 @@ def test_tritons_schema_reads_the_text(toys: ModuleType, variant: Any) -> None:
         assert accelerator.parameters["precision_mode"] == "FP32"
 
 
+@pytest.mark.parametrize(("precision", "mode"), [("fp32", "FP32"), ("fp16", "FP16"), ("int8", "INT8")])
+def test_tensorrt_calculates_as_the_contract_says(toys: ModuleType, precision: str, mode: str) -> None:
+    contract = toys.toy_contract().replace(precision=precision)
+    assert f'key: "precision_mode" value: "{mode}"' in triton_config(contract, name="toy", variant="tensorrt")
+
+
 @pytest.fixture
 def exported(toys: ModuleType, tmp_path: Path) -> Path:
     """A toy model that decodes in its graph and keeps its heatmaps, with the JSON that an export writes."""
@@ -147,7 +153,7 @@ def test_a_folder_that_is_there(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for force in (False, True):
-        with pytest.raises(OutputError, match="no repository of lbkit's"):
+        with pytest.raises(OutputError, match="holds something else"):
             check_triton_folder(tmp_path / "mine", force=force)
 
 
@@ -159,6 +165,14 @@ def test_a_model_without_its_json(exported: Path, tmp_path: Path, text: str | No
     with pytest.raises(ModelError, match=r"toy\.json: cannot be read as an exported model's JSON"):
         write_triton_repository(exported, tmp_path / "triton")
     assert not (tmp_path / "triton").exists()
+
+
+def test_a_contract_of_another_version(exported: Path, tmp_path: Path) -> None:
+    record = json.loads(exported.with_suffix(".json").read_text())
+    record["contract"]["contract_version"] = 99
+    exported.with_suffix(".json").write_text(json.dumps(record))
+    with pytest.raises(ContractError, match=r"toy\.json: contract version 99"):
+        write_triton_repository(exported, tmp_path / "triton")
 
 
 def ask_client(folder: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -313,3 +313,12 @@ def test_shape_that_only_shows_when_it_runs(toys: ModuleType, toy_model: Path, t
 def test_unknown_provider_is_told_as_such(toy_model: Path) -> None:
     with pytest.raises(ProviderError, match="no provider 'gpu'"):
         OrtBackend(toy_model, provider="gpu")
+
+
+def test_a_tensor_as_the_file_takes_it_runs_as_crops_do(toys, tmp_path):
+    crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
+    for dtype, shape in (("uint8", (2, 256, 192, 3)), ("float32", (2, 3, 256, 192))):
+        backend = OrtBackend(toys.save_toy_model(tmp_path / f"{dtype}.onnx", dtype=dtype), threads=1)
+        tensor = backend.input_tensor(crops)
+        assert (tensor.dtype, tensor.shape) == (np.dtype(dtype), shape)
+        assert np.array_equal(backend.run_input(tensor).heatmaps, backend.run(crops).heatmaps)

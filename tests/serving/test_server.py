@@ -20,7 +20,8 @@ import pytest
 from lbkit.errors import ServingError
 from lbkit.runtime.ort_backend import OrtBackend
 from lbkit.serving.limits import ServingLimits
-from lbkit.serving.server import address_of, is_loopback, open_socket
+from lbkit.serving.server import ModelServer, address_of, is_loopback, open_socket
+from lbkit.serving.service import KeypointService
 
 KEYPOINTS = "/v1/keypoints"
 INFER = "/v2/models/toy/infer"
@@ -372,6 +373,23 @@ def test_a_full_queue_answers_503_and_is_well_again(start: Any, gate: Gate, png:
         assert run.post(KEYPOINTS, png).status == 200
 
 
+def test_pictures_that_are_decoded_one_after_the_other_wait_for_the_model_together(
+    start: Any, gate: Gate, png: bytes, spotted: np.ndarray
+) -> None:
+    """What decoding takes would fit into the limit once, what is left of a picture then ten times."""
+    picture_bytes = spotted.size
+    with start(gate, max_held_bytes=10 * picture_bytes) as run, ThreadPoolExecutor(8) as pool:
+
+        def held() -> tuple[int, int]:
+            return run.service._pictures._held_bytes, run.service._scratch._held_bytes
+
+        with gate.closed():
+            asked = [pool.submit(run.post, f"{KEYPOINTS}?boxes=whole", png) for _ in range(6)]
+            until(lambda: held() == (6 * picture_bytes, 0))
+        assert [future.result(20).status for future in asked] == [200] * 6
+        assert held() == (0, 0)
+
+
 def test_slow_work_is_given_up(start: Any, gate: Gate, png: bytes) -> None:
     with start(gate, work_timeout_s=0.3) as run:
         with gate.closed():
@@ -440,6 +458,32 @@ def test_the_end_finishes_what_is_in_flight(start: Any, gate: Gate, png: bytes) 
         run.thread.join(10)
         assert not run.thread.is_alive()
         idle.close()
+
+
+def test_an_end_that_leaves_requests_unanswered_is_an_error(gate: Gate, png: bytes) -> None:
+    service = KeypointService(gate, name="toy", limits=ServingLimits(shutdown_timeout_s=0.3))
+    listener = open_socket("127.0.0.1", 0)
+    is_up = threading.Event()
+    server = ModelServer(service, listener, on_ready=is_up.set)
+    with ThreadPoolExecutor(1) as pool, gate.closed():
+        ended = pool.submit(server.run)
+        assert is_up.wait(20)
+        with socket.create_connection(listener.getsockname(), timeout=20) as client:
+            client.sendall(b"POST /v1/keypoints HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png)
+            until(lambda: service.batcher.open_requests == 1)
+            server.end()
+            with pytest.raises(ServingError, match=r"ended with 1 requests unanswered after 0\.3 s"):
+                ended.result(20)
+
+
+def test_a_claimed_length_claims_no_memory(live: Any) -> None:
+    """Only what was really sent counts, so a claim alone does not wait until others are done."""
+    ticket = live.service.batcher.admit()
+    start = time.monotonic()
+    with live.service._scratch.hold(1, ticket):
+        answer = live.post(INFER, b"{}", Inference_Header_Content_Length=str(10**12))
+    ticket.release()
+    assert (answer.status, time.monotonic() - start < 5) == (400, True)
 
 
 def _is_refused(port: int) -> bool:
