@@ -31,9 +31,8 @@ MAX_REMEMBERED = 256
 """How far back a leg's length is remembered, and which of the lengths seen counts."""
 
 TOO_LONG = 1.3
-ODD_S = 0.5
-"""A leg this many times as long as it was is a mistake: the box stays where it was; if the leg is still as long after
-`ODD_S`, the person is searched anew."""
+"""A leg this many times as long as it was is a mistake, and the box stays where it was, until the new length is what is
+remembered."""
 
 ODD_SCALE = 1.15
 """A frame whose joints are such a mistake is looked at once more, in a box that is larger by this."""
@@ -220,20 +219,20 @@ class OnePerson:
         self._search: PersonSearch | None = None
         self._lost_s: float | None = None
         self._searched_s = 0.0
-        self._odd_s: float | None = None
+        self._is_odd = False
         self._leg = LegMemory()
 
     def step(self, image: ImageArray, time_s: float) -> Sightings:
         """Find the person (see `Tracker.step`)."""
         sight = None if self._box_xyxy is None else self._follow(image, self._box_xyxy, time_s)
         if sight is None:
+            self._box_xyxy = None
             self._leg.forget()
             sight = self._look_for(image, time_s)
         if sight is None:
-            self._box_xyxy = None
             return Sightings.none(len(self._estimator.contract.keypoints))
-        if self._odd_s is None:  # else the box stays where it was
-            self._leg.note(sight.xy, time_s)
+        self._leg.note(sight.xy, time_s)
+        if self._box_xyxy is None or not self._is_odd:
             self._box_xyxy = person_box_from_joints(sight.xy, ImageSize.of(image), leg_px=self._leg.length_px())
         self._search = self._lost_s = None
         return Sightings.one(sight.joints, sight.box_xyxy)
@@ -242,30 +241,22 @@ class OnePerson:
         """Look where the person should be, and once more where that leads if it leads elsewhere."""
         sight = self._look(image, box)
         if self._leg.is_too_long(sight.xy):
-            sight = self._look_again(sight, image, box, time_s)
+            again = fit_box(box, aspect=float((box[3] - box[1]) / (box[2] - box[0])), padding=ODD_SCALE)
+            sight = min(self._look(image, again), sight, key=lambda one: self._leg.is_too_long(one.xy))
         else:
-            self._odd_s = None
-            led_to = person_box_from_joints(sight.xy, ImageSize.of(image))
+            leg_px = max(leg_length_px(sight.xy), self._leg.length_px())
+            led_to = person_box_from_joints(sight.xy, ImageSize.of(image), leg_px=leg_px)
             if box_iou(led_to, box) < SETTLED_IOU:
                 sight = max(sight, self._look(image, led_to), key=lambda one: one.score)
+        self._is_odd = self._leg.is_too_long(sight.xy)
         is_doubtful = sight.score < DOUBTFUL * self._lost_score
         if is_doubtful and time_s - self._searched_s >= DOUBT_EVERY_S:
             found = self._search_all(image, time_s)
-            sight = found if found.score > SURER * sight.score else sight
+            if found.score > SURER * sight.score:
+                self._leg.forget()
+                self._is_odd = False
+                sight = found
         return sight if sight.score >= self._lost_score else None
-
-    def _look_again(self, odd: _Sight, image: ImageArray, box: FloatArray, time_s: float) -> _Sight:
-        """Look in a larger box at somebody whose leg is too long; after `ODD_S` of that, search anew."""
-        again = self._look(image, fit_box(box, aspect=float((box[3] - box[1]) / (box[2] - box[0])), padding=ODD_SCALE))
-        if not self._leg.is_too_long(again.xy):
-            self._odd_s = None
-            return again
-        self._odd_s = time_s if self._odd_s is None else self._odd_s
-        if time_s - self._odd_s < ODD_S:
-            return max(odd, again, key=lambda one: one.score)
-        self._odd_s = None
-        self._leg.forget()
-        return self._search_all(image, time_s)
 
     def _look_for(self, image: ImageArray, time_s: float) -> _Sight | None:
         """Search the whole frame when the person was lost a short while ago, and else go on by one look."""
