@@ -42,6 +42,12 @@ def clips() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def detectors() -> ModuleType:
+    """The module `tests/toy_detectors.py`: `save_yolox` and `save_rtmdet`."""
+    return _load_neighbour("toy_detectors")
+
+
+@pytest.fixture(scope="session")
 def toy_model(toys: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy model that takes uint8 pixels and puts out heatmaps, named `toy.onnx` in a folder of its own."""
     return toys.save_toy_model(tmp_path_factory.mktemp("toys") / "toy.onnx")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from lbkit.core.boxes import box_iou, leg_length_px, person_box_from_joints, who
 from lbkit.core.contract import ModelContract
 from lbkit.core.detections import PersonDetector
 from lbkit.core.estimator import PoseEstimator
-from lbkit.core.geometry import FloatArray, ImageArray, ImageSize
+from lbkit.core.geometry import FloatArray, ImageArray, ImageSize, fit_box
 from lbkit.core.preprocess import crop_person
 from lbkit.core.search import PersonSearch
 
@@ -25,8 +25,17 @@ LOST_SCORES = (0.1, 0.25)
 """The same from a model's PCK@0.05, within these limits. On 80 pictures of people and 56 of empty rooms and grounds,
 fpn (PCK 0.51) gives people 0.43 to 1.01 and the rest a median of 0.21, cnn (0.27) 0.11 to 0.66 and 0.16."""
 
-LEG_MEMORY_S = 8.0
-"""How slowly a leg that looked long is forgotten: its length falls to a third in this time, unless it is seen again."""
+LEG_MEMORY_S = 4.0
+LEG_QUANTILE = 0.8
+MAX_REMEMBERED = 256
+"""How far back a leg's length is remembered, and which of the lengths seen counts."""
+
+TOO_LONG = 1.3
+"""A leg this many times as long as it was is a mistake, and the box stays where it was, until the new length is what is
+remembered."""
+
+ODD_SCALE = 1.15
+"""A frame whose joints are such a mistake is looked at once more, in a box that is larger by this."""
 
 SETTLED_IOU = 0.6
 """A box that leads to joints whose own box overlaps it by less is looked at once more."""
@@ -135,23 +144,36 @@ class WholeImage:
 
 
 class LegMemory:
-    """How long a person's leg is in the picture, remembered over frames where it looks short.
+    """How long a person's leg is in the picture, from the last seconds.
+
+    Thighs that point at the camera look short, and joints gone astray make a leg long for a frame or two; so the length
+    is one that `LEG_QUANTILE` of the last frames stayed below.
 
     Args:
-        memory_s: How slowly a length that is not seen again is forgotten.
+        memory_s: How far back it reaches.
     """
 
     def __init__(self, memory_s: float = LEG_MEMORY_S) -> None:
         self._memory_s = memory_s
-        self._leg_px = 0.0
-        self._time_s = 0.0
+        self._seen: deque[tuple[float, float]] = deque()
 
-    def update(self, xy: FloatArray, time_s: float) -> float:
-        """Return the length in pixels after (6, 2) joints were seen at a time in seconds."""
-        kept = math.exp(-max(0.0, time_s - self._time_s) / self._memory_s)
-        self._leg_px = max(leg_length_px(xy), self._leg_px * kept)
-        self._time_s = time_s
-        return self._leg_px
+    def note(self, xy: FloatArray, time_s: float) -> None:
+        """Take (6, 2) joints that were seen at a time in seconds into account."""
+        self._seen.append((time_s, leg_length_px(xy)))
+        while self._seen[0][0] < time_s - self._memory_s or len(self._seen) > MAX_REMEMBERED:
+            self._seen.popleft()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._seen.clear()
+
+    def length_px(self) -> float:
+        """Return the length in pixels; something must have been seen."""
+        return float(np.quantile([leg_px for _, leg_px in self._seen], LEG_QUANTILE))
+
+    def is_too_long(self, xy: FloatArray) -> bool:
+        """Tell whether (6, 2) joints show a leg that the person seen so far cannot have."""
+        return bool(self._seen) and leg_length_px(xy) > TOO_LONG * self.length_px()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +182,10 @@ class _Sight:
 
     joints: NDArray[np.float64]
     box_xyxy: FloatArray
+
+    @property
+    def xy(self) -> NDArray[np.float64]:
+        return self.joints[:, :2]
 
     @property
     def score(self) -> float:
@@ -193,30 +219,43 @@ class OnePerson:
         self._search: PersonSearch | None = None
         self._lost_s: float | None = None
         self._searched_s = 0.0
+        self._is_odd = False
         self._leg = LegMemory()
 
     def step(self, image: ImageArray, time_s: float) -> Sightings:
         """Find the person (see `Tracker.step`)."""
         sight = None if self._box_xyxy is None else self._follow(image, self._box_xyxy, time_s)
-        sight = sight or self._look_for(image, time_s)
         if sight is None:
             self._box_xyxy = None
+            self._leg.forget()
+            sight = self._look_for(image, time_s)
+        if sight is None:
             return Sightings.none(len(self._estimator.contract.keypoints))
-        leg_px = self._leg.update(sight.joints[:, :2], time_s)
-        self._box_xyxy = person_box_from_joints(sight.joints[:, :2], ImageSize.of(image), leg_px=leg_px)
+        self._leg.note(sight.xy, time_s)
+        if self._box_xyxy is None or not self._is_odd:
+            self._box_xyxy = person_box_from_joints(sight.xy, ImageSize.of(image), leg_px=self._leg.length_px())
         self._search = self._lost_s = None
         return Sightings.one(sight.joints, sight.box_xyxy)
 
     def _follow(self, image: ImageArray, box: FloatArray, time_s: float) -> _Sight | None:
         """Look where the person should be, and once more where that leads if it leads elsewhere."""
         sight = self._look(image, box)
-        led_to = person_box_from_joints(sight.joints[:, :2], ImageSize.of(image))
-        if box_iou(led_to, box) < SETTLED_IOU:
-            sight = max(sight, self._look(image, led_to), key=lambda one: one.score)
+        if self._leg.is_too_long(sight.xy):
+            again = fit_box(box, aspect=float((box[3] - box[1]) / (box[2] - box[0])), padding=ODD_SCALE)
+            sight = min(self._look(image, again), sight, key=lambda one: self._leg.is_too_long(one.xy))
+        else:
+            leg_px = max(leg_length_px(sight.xy), self._leg.length_px())
+            led_to = person_box_from_joints(sight.xy, ImageSize.of(image), leg_px=leg_px)
+            if box_iou(led_to, box) < SETTLED_IOU:
+                sight = max(sight, self._look(image, led_to), key=lambda one: one.score)
+        self._is_odd = self._leg.is_too_long(sight.xy)
         is_doubtful = sight.score < DOUBTFUL * self._lost_score
         if is_doubtful and time_s - self._searched_s >= DOUBT_EVERY_S:
             found = self._search_all(image, time_s)
-            sight = found if found.score > SURER * sight.score else sight
+            if found.score > SURER * sight.score:
+                self._leg.forget()
+                self._is_odd = False
+                sight = found
         return sight if sight.score >= self._lost_score else None
 
     def _look_for(self, image: ImageArray, time_s: float) -> _Sight | None:
@@ -301,7 +340,7 @@ class Crowd:
 
     def _likeness(self, first: _Sight, second: _Sight) -> float:
         area = float(np.sqrt(first.area_px * second.area_px))
-        return keypoint_similarity(first.joints[:, :2], second.joints[:, :2], area_px=area, sigmas=self._sigmas)
+        return keypoint_similarity(first.xy, second.xy, area_px=area, sigmas=self._sigmas)
 
     def _match(self, found: list[_Sight], size: ImageSize) -> list[tuple[_Person, _Sight]]:
         """Pair people with sightings, the likest first; where skeletons are too far apart, boxes that overlap count."""
@@ -355,12 +394,12 @@ class _Person:
     def see(self, sight: _Sight, time_s: float, *, is_confirmed: bool) -> None:
         self.sight = sight
         self.seen_s = time_s
-        self._leg_px = self._leg.update(sight.joints[:, :2], time_s)
+        self._leg.note(sight.xy, time_s)
         if is_confirmed:
             self.confirmed_s = time_s
 
     def next_box(self, size: ImageSize) -> FloatArray:
-        return person_box_from_joints(self.sight.joints[:, :2], size, leg_px=self._leg_px)
+        return person_box_from_joints(self.sight.xy, size, leg_px=self._leg.length_px())
 
 
 def keypoint_similarity(

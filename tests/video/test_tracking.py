@@ -196,13 +196,52 @@ def test_a_box_with_nobody_in_it_is_nobody(play: Play) -> None:
     assert play.step([], found=[(30, 0)]) == {}
 
 
-def test_the_leg_is_remembered_while_it_looks_short() -> None:
+def test_the_leg_is_remembered_while_it_looks_short_or_astray() -> None:
     memory = LegMemory(memory_s=2.0)
     legs = np.array([[0.0, 0], [10, 0], [0, 50], [10, 50], [0, 100], [10, 100]])
-    assert memory.update(legs, 0.0) == pytest.approx(100)
-    assert memory.update(legs * 0.5, 0.2) == pytest.approx(100 * np.exp(-0.1))
-    assert memory.update(legs * 1.5, 0.3) == pytest.approx(150)
-    assert memory.update(legs * 0.5, 60.0) == pytest.approx(50)
+    for number in range(5):
+        memory.note(legs, number / 10)
+    memory.note(legs * 0.5, 0.5)
+    assert memory.length_px() == pytest.approx(100)
+    assert memory.is_too_long(legs * 1.4)
+    assert not memory.is_too_long(legs * 1.2)
+    memory.note(legs * 2, 0.6)
+    assert memory.length_px() == pytest.approx(100)
+    for number in range(5):
+        memory.note(legs * 0.5, 3.0 + number / 10)
+    assert memory.length_px() == pytest.approx(50)
+    memory.forget()
+    assert not memory.is_too_long(legs * 9)
+
+
+def test_joints_gone_astray_do_not_move_the_box(estimator: PoseEstimator, scene: Scene, toys: ModuleType) -> None:
+    """The hips jump far above the picture's person for two frames, as they do before a barbell."""
+    tracker = OnePerson(estimator)
+    for number in range(4):
+        before = tracker.step(scene([(200, 0)]), number / 30)
+    astray = PERSON + np.array([200.0, 0])
+    astray[0:2, 1] -= 100
+    odd = toys.spotted_image(SIZE, astray, spread_px=5)
+    boxes = [tracker.step(odd, (4 + number) / 30).boxes_xyxy[0] for number in range(2)]
+    after = tracker.step(scene([(200, 0)]), 6 / 30)
+    np.testing.assert_allclose(after.boxes_xyxy, before.boxes_xyxy, atol=2)
+    assert all(box[1] >= before.boxes_xyxy[0, 1] - 40 for box in boxes)
+    np.testing.assert_allclose(after.keypoints[0, :, :2], PERSON + np.array([200, 0]), atol=1.0)
+
+
+def test_a_leg_that_stays_long_is_believed_in_the_end(estimator: PoseEstimator, scene: Scene, toys: ModuleType) -> None:
+    tracker = OnePerson(estimator)
+    for number in range(4):
+        tracker.step(scene([(200, 0)]), number / 30)
+    center = (PERSON + np.array([200.0, 0])).mean(axis=0)
+    large = (PERSON + np.array([200.0, 0]) - center) * 1.5 + center - np.array([0, 30])
+    image = toys.spotted_image(SIZE, large, spread_px=7)
+    for number in range(18):
+        seen = tracker.step(image, 0.2 + number / 30)
+    left, top, right, bottom = seen.boxes_xyxy[0]
+    assert left < large[:, 0].min() < large[:, 0].max() < right
+    assert top < large[:, 1].min() < large[:, 1].max() < bottom
+    np.testing.assert_allclose(seen.keypoints[0, :, :2], large, atol=1.5)
 
 
 def test_similarity_is_cocos() -> None:
