@@ -1,0 +1,167 @@
+"""How deep a person squats at each moment, as one signal that works from every side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.angles import knee_flexion_deg
+from lbkit.motion.mending import MendedTrack
+from lbkit.motion.smoothing import butterworth_lowpass, fill_gaps, runs, scipy_module
+from lbkit.motion.view import frontality, hip_widths, running_median
+
+Doubles = NDArray[np.float64]
+
+COUNTING_CUTOFF_HZ: Final = 2.0
+"""Nobody squats twice in a second; what is faster is noise here."""
+
+GLITCH_S: Final = 0.15
+"""What comes and goes within this time is an error of the network."""
+
+SHIN_SHARE: Final = 0.33
+_MOST_SHIN_DEG: Final = 38.0
+"""How much of the knee's bend the shin's lean takes, and its most, in squats with flat feet."""
+
+# Standing, the hips are two shanks above the ankles (Winter, 2009: thigh 0.245, shank 0.246 of stature); perspective
+# from a telephone on the floor or held high changes that by a quarter at most.
+_STANDING_RATIO: Final = 2.0
+_STANDING_RANGE: Final = (1.5, 2.5)
+_KNEE_WEIGHT: Final = 0.6
+_SCALE_WINDOW_S: Final = 3.0
+_RAREST: Final = 0.35
+_KNOTS_DEG: Final = np.arange(0.0, 151.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthSignal:
+    """The signal that repetitions are counted on.
+
+    Attributes:
+        time_s: (T,) seconds.
+        depth_deg: (T,) knee flexion that a symmetric squat of this height and look would have; NaN where unseen.
+        height_ratio: (T,) height of the hips over the lower ankle, over the longer shank, over the same in standing:
+            1 in standing, less in a squat, and the same at every distance from the camera.
+        frontality: (T,) 0 from the side to 1 from the front.
+        ankles_legs: (T, 2) place of the left ankle from the right in leg lengths.
+        seen: (T,) whether the frame itself showed both hips and a leg, rather than its neighbours.
+    """
+
+    time_s: Doubles
+    depth_deg: Doubles
+    height_ratio: Doubles
+    frontality: Doubles
+    ankles_legs: Doubles
+    seen: NDArray[np.bool_]
+
+
+def depth_signal(mended: MendedTrack, *, max_bridge_s: float) -> DepthSignal:
+    """Return the counting signal of a track.
+
+    From the side it is mostly the knees' flexion in the picture, the lesser of both legs, because in walking one knee
+    bends at a time. From the front, where a bent knee points at the camera, it is the height of the hips.
+
+    Args:
+        mended: A track after `mend_track`.
+        max_bridge_s: Joints unseen for less are taken to move straight between where they were seen.
+    """
+    time_s = mended.track.time_s
+    joints, _ = fill_gaps(time_s, mended.track.joints_xy, max_gap_s=max_bridge_s)
+    joints = _steadied(time_s, joints)
+    frontal = frontality(time_s, hip_widths(joints, leg_px=mended.leg_px))
+    ratio = height_in_shanks(time_s, joints)
+    ratio = ratio / standing_ratio(ratio)
+    by_height = flexion_of_height(ratio, frontal)
+    knees = knee_flexion_deg(joints)
+    by_knees = np.fmin(knees[:, 0], knees[:, 1])
+    weight = np.where(np.isfinite(by_knees), _KNEE_WEIGHT * (1 - frontal), 0.0)
+    depth = _without_glitches(time_s, (1 - weight) * by_height + weight * np.nan_to_num(by_knees))
+    found = mended.track.found
+    return DepthSignal(
+        time_s=time_s,
+        depth_deg=depth,
+        height_ratio=ratio,
+        frontality=frontal,
+        ankles_legs=(joints[:, 4] - joints[:, 5]) / mended.leg_px,
+        seen=found[:, :2].any(axis=1) & (found[:, 2::2].any(axis=1) | found[:, 3::2].any(axis=1)),
+    )
+
+
+def height_in_shanks(time_s: Doubles, joints_xy: Doubles) -> Doubles:
+    """Return (T,) heights of the hips above the lower ankle over the shank's length; NaN where a hip or leg is missing.
+
+    The shank is the longer one, its median over three seconds about the moment: that keeps its error out of the ratio,
+    and somebody who walks toward the camera grows in both alike.
+
+    Args:
+        time_s: (T,) seconds.
+        joints_xy: (T, 6, 2) joints.
+    """
+    hips = joints_xy[:, :2, 1]
+    hip = np.where(np.isfinite(hips).all(axis=1), hips.mean(axis=1), np.fmin(hips[:, 0], hips[:, 1]))
+    ankle = np.fmax(joints_xy[:, 4, 1], joints_xy[:, 5, 1])
+    shanks = np.linalg.norm(joints_xy[:, 4:6] - joints_xy[:, 2:4], axis=-1)
+    shank = running_median(time_s, np.fmax(shanks[:, 0], shanks[:, 1]), window_s=_SCALE_WINDOW_S)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((ankle - hip) / shank)
+
+
+def standing_ratio(ratio: Doubles) -> float:
+    """Return the person's own `height_in_shanks` in standing; the body's usual one where standing was never seen.
+
+    It is the 85th percentile less the values' own noise, so that standing itself comes out as 1 or more.
+    """
+    seen = ratio[np.isfinite(ratio)]
+    if not len(seen):
+        return _STANDING_RATIO
+    steps = np.diff(seen, n=2) if len(seen) > 2 else np.zeros(1)
+    # The second difference of smoothed noise is the noise itself at best; a squat's own curvature adds nothing to it.
+    noise = float(np.median(np.abs(steps)))
+    own = float(np.percentile(seen, 85)) - noise
+    return own if _STANDING_RANGE[0] <= own <= _STANDING_RANGE[1] else _STANDING_RATIO
+
+
+def _steadied(time_s: Doubles, joints_xy: Doubles) -> Doubles:
+    """Return joints without what is faster than a squat; where frames are too rare for a filter, averaged over three."""
+    if len(time_s) < 3:
+        return joints_xy
+    if np.median(np.diff(time_s)) * COUNTING_CUTOFF_HZ < _RAREST:
+        return butterworth_lowpass(time_s, joints_xy, cutoff_hz=COUNTING_CUTOFF_HZ)
+    kernel = np.array([0.25, 0.5, 0.25])
+    around = np.pad(joints_xy, ((1, 1), (0, 0), (0, 0)), constant_values=np.nan)
+    stack = np.stack([around[:-2], around[1:-1], around[2:]])
+    weights = np.where(np.isfinite(stack), kernel[:, None, None, None], 0.0)
+    means = (np.nan_to_num(stack) * weights).sum(axis=0) / np.maximum(weights.sum(axis=0), 0.25)
+    return np.where(np.isfinite(joints_xy), means, np.nan)
+
+
+def _without_glitches(time_s: Doubles, depth_deg: Doubles) -> Doubles:
+    """Return the signal without hollows and bumps too short for a person to get up or down in."""
+    smooth = depth_deg.copy()
+    step = float(np.median(np.diff(time_s))) if len(time_s) > 1 else GLITCH_S
+    size = 2 * round(GLITCH_S / step / 2 - 0.25) + 1 if step < GLITCH_S / 2 else 2
+    morphology = scipy_module("ndimage")
+    for start, stop in runs(np.isfinite(depth_deg)):
+        if stop - start > size:
+            filled = morphology.grey_closing(depth_deg[start:stop], size=size, mode="nearest")
+            smooth[start:stop] = morphology.grey_opening(filled, size=size, mode="nearest")
+    return smooth
+
+
+def height_of_flexion(flexion_deg: Doubles, frontal: Doubles | float) -> Doubles:
+    """Return `height_ratio` of a symmetric squat; from the front the leaning shank itself looks shorter."""
+    shin = np.deg2rad(np.minimum(SHIN_SHARE * flexion_deg, _MOST_SHIN_DEG))
+    thigh = np.deg2rad(flexion_deg) - shin
+    side = (np.cos(thigh) + np.cos(shin)) / 2
+    return np.asarray((1 - frontal) * side + frontal * side / np.cos(shin))
+
+
+def flexion_of_height(ratio: Doubles, frontal: Doubles) -> Doubles:
+    """Return the flexion at which a symmetric squat has a `height_ratio`: the inverse of `height_of_flexion`."""
+    side, front = (height_of_flexion(_KNOTS_DEG, view)[::-1] for view in (0.0, 1.0))
+    knots = _KNOTS_DEG[::-1]
+    by_side, by_front = np.interp(ratio, side, knots), np.interp(ratio, front, knots)
+    blended: Doubles = (1 - frontal) * by_side + frontal * by_front
+    return np.where(np.isfinite(ratio), blended, np.nan)
