@@ -32,6 +32,7 @@ _STANDING_RANGE: Final = (1.5, 2.5)
 _KNEE_WEIGHT: Final = 0.6
 _SCALE_WINDOW_S: Final = 3.0
 _RAREST: Final = 0.35
+_FEWEST_FOR_NOISE: Final = 8
 _KNOTS_DEG: Final = np.arange(0.0, 151.0)
 
 
@@ -46,6 +47,7 @@ class DepthSignal:
             1 in standing, less in a squat, and the same at every distance from the camera.
         frontality: (T,) 0 from the side to 1 from the front.
         ankles_legs: (T, 2) place of the left ankle from the right in leg lengths.
+        noise: (T,) standard deviation of `height_ratio` that is the network's own, told by its jitter.
         seen: (T,) whether the frame itself showed both hips and a leg, rather than its neighbours.
     """
 
@@ -54,6 +56,7 @@ class DepthSignal:
     height_ratio: Doubles
     frontality: Doubles
     ankles_legs: Doubles
+    noise: Doubles
     seen: NDArray[np.bool_]
 
 
@@ -69,11 +72,14 @@ def depth_signal(mended: MendedTrack, *, max_bridge_s: float) -> DepthSignal:
     """
     time_s = mended.track.time_s
     joints, _ = fill_gaps(time_s, mended.track.joints_xy, max_gap_s=max_bridge_s)
+    noise_px = _noise(time_s, hip_height_px(joints))
     joints = _steadied(time_s, joints)
     frontal = frontality(time_s, hip_widths(joints, leg_px=mended.leg_px))
-    ratio = height_in_shanks(time_s, joints)
-    ratio = ratio / standing_ratio(ratio)
-    by_height = flexion_of_height(ratio, frontal)
+    shank_px = shank_length_px(time_s, joints)
+    ratio = hip_height_px(joints) / shank_px
+    standing = standing_ratio(ratio)
+    ratio = ratio / standing
+    by_height = flexion_of_height(ratio)
     knees = knee_flexion_deg(joints)
     by_knees = np.fmin(knees[:, 0], knees[:, 1])
     weight = np.where(np.isfinite(by_knees), _KNEE_WEIGHT * (1 - frontal), 0.0)
@@ -85,31 +91,35 @@ def depth_signal(mended: MendedTrack, *, max_bridge_s: float) -> DepthSignal:
         height_ratio=ratio,
         frontality=frontal,
         ankles_legs=(joints[:, 4] - joints[:, 5]) / mended.leg_px,
+        noise=noise_px / (standing * shank_px),
         seen=found[:, :2].any(axis=1) & (found[:, 2::2].any(axis=1) | found[:, 3::2].any(axis=1)),
     )
 
 
-def height_in_shanks(time_s: Doubles, joints_xy: Doubles) -> Doubles:
-    """Return (T,) heights of the hips above the lower ankle over the shank's length; NaN where a hip or leg is missing.
+def hip_height_px(joints_xy: Doubles) -> Doubles:
+    """Return (T,) heights of the hips above the lower ankle; NaN where a hip or an ankle is missing."""
+    hips = joints_xy[:, :2, 1]
+    hip = np.where(np.isfinite(hips).all(axis=1), hips.mean(axis=1), np.fmin(hips[:, 0], hips[:, 1]))
+    return np.asarray(np.fmax(joints_xy[:, 4, 1], joints_xy[:, 5, 1]) - hip)
 
-    The shank is the longer one, its median over three seconds about the moment: that keeps its error out of the ratio,
-    and somebody who walks toward the camera grows in both alike.
+
+def shank_length_px(time_s: Doubles, joints_xy: Doubles) -> Doubles:
+    """Return (T,) lengths of the longer shank, the median over three seconds about each moment.
+
+    The median keeps the shank's error out of what is divided by it, and somebody who walks toward the camera grows in
+    both alike.
 
     Args:
         time_s: (T,) seconds.
         joints_xy: (T, 6, 2) joints.
     """
-    hips = joints_xy[:, :2, 1]
-    hip = np.where(np.isfinite(hips).all(axis=1), hips.mean(axis=1), np.fmin(hips[:, 0], hips[:, 1]))
-    ankle = np.fmax(joints_xy[:, 4, 1], joints_xy[:, 5, 1])
     shanks = np.linalg.norm(joints_xy[:, 4:6] - joints_xy[:, 2:4], axis=-1)
-    shank = running_median(time_s, np.fmax(shanks[:, 0], shanks[:, 1]), window_s=_SCALE_WINDOW_S)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((ankle - hip) / shank)
+    lengths = running_median(time_s, np.fmax(shanks[:, 0], shanks[:, 1]), window_s=_SCALE_WINDOW_S)
+    return np.where(lengths > 0, lengths, np.nan)
 
 
 def standing_ratio(ratio: Doubles) -> float:
-    """Return the person's own `height_in_shanks` in standing; the body's usual one where standing was never seen.
+    """Return the person's own height of the hips in shanks in standing; the body's usual one where standing was never seen.
 
     It is the 85th percentile less the values' own noise, so that standing itself comes out as 1 or more.
     """
@@ -121,6 +131,20 @@ def standing_ratio(ratio: Doubles) -> float:
     noise = float(np.median(np.abs(steps)))
     own = float(np.percentile(seen, 85)) - noise
     return own if _STANDING_RANGE[0] <= own <= _STANDING_RANGE[1] else _STANDING_RATIO
+
+
+def _noise(time_s: Doubles, ratio: Doubles) -> float:
+    """Return the standard deviation that white noise of (T,) values keeps after `_steadied`.
+
+    It is told by second differences, in which a squat shows little; the median keeps out what still shows.
+    """
+    bends = np.abs(np.diff(ratio, n=2))
+    bends = bends[np.isfinite(bends)]
+    if len(bends) < _FEWEST_FOR_NOISE:
+        return 0.0
+    raw = float(np.median(bends)) / (0.6745 * 6**0.5)
+    kept = min(1.0, 2 * COUNTING_CUTOFF_HZ * float(np.median(np.diff(time_s))))
+    return raw * kept**0.5
 
 
 def _steadied(time_s: Doubles, joints_xy: Doubles) -> Doubles:
@@ -150,18 +174,13 @@ def _without_glitches(time_s: Doubles, depth_deg: Doubles) -> Doubles:
     return smooth
 
 
-def height_of_flexion(flexion_deg: Doubles, frontal: Doubles | float) -> Doubles:
-    """Return `height_ratio` of a symmetric squat; from the front the leaning shank itself looks shorter."""
+def height_of_flexion(flexion_deg: Doubles) -> Doubles:
+    """Return `height_ratio` of a symmetric squat with flat feet."""
     shin = np.deg2rad(np.minimum(SHIN_SHARE * flexion_deg, _MOST_SHIN_DEG))
-    thigh = np.deg2rad(flexion_deg) - shin
-    side = (np.cos(thigh) + np.cos(shin)) / 2
-    return np.asarray((1 - frontal) * side + frontal * side / np.cos(shin))
+    return np.asarray((np.cos(np.deg2rad(flexion_deg) - shin) + np.cos(shin)) / 2)
 
 
-def flexion_of_height(ratio: Doubles, frontal: Doubles) -> Doubles:
+def flexion_of_height(ratio: Doubles) -> Doubles:
     """Return the flexion at which a symmetric squat has a `height_ratio`: the inverse of `height_of_flexion`."""
-    side, front = (height_of_flexion(_KNOTS_DEG, view)[::-1] for view in (0.0, 1.0))
-    knots = _KNOTS_DEG[::-1]
-    by_side, by_front = np.interp(ratio, side, knots), np.interp(ratio, front, knots)
-    blended: Doubles = (1 - frontal) * by_side + frontal * by_front
-    return np.where(np.isfinite(ratio), blended, np.nan)
+    heights = height_of_flexion(_KNOTS_DEG)
+    return np.where(np.isfinite(ratio), np.interp(ratio, heights[::-1], _KNOTS_DEG[::-1]), np.nan)

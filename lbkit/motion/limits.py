@@ -26,6 +26,7 @@ class CountingLimits:
     max_ankle_shift_legs: float
     max_split_legs: float
     min_height_loss_share: float
+    noise_factor: float
     max_unseen_share: float
     max_bridge_s: float
     min_edge_share: float

@@ -100,43 +100,61 @@ def unswapped(time_s: Doubles, joints_xy: Doubles, *, leg_px: float) -> tuple[Do
     if len(time_s) < 2 or not np.isfinite(leg_px):
         return joints_xy, swapped
     steps = np.minimum(np.diff(time_s, prepend=time_s[0]), 0.2)
-    for pair, (left, right) in enumerate(LOWER_BODY_6.flip_pairs):
-        points = _carried(joints_xy[:, [left, right]]) / leg_px
-        stay = _step_cost(points[1:], points[:-1])
-        cross = _step_cost(points[1:, ::-1], points[:-1])
-        swapped[:, pair] = _cheapest_course(stay, cross, _SWAPPED_COST_PER_S * steps)
+    for pair, sides in enumerate(LOWER_BODY_6.flip_pairs):
+        swapped[:, pair] = _cheapest_course(joints_xy[:, sides] / leg_px, _SWAPPED_COST_PER_S * steps)
     swapped &= np.isfinite(joints_xy).all(axis=-1).reshape(-1, 3, 2).any(axis=-1)
     return _exchanged(joints_xy, swapped), swapped
 
 
-def _carried(points_xy: Doubles) -> Doubles:
-    """Return (T, 2, 2) points with the last seen place where there is none."""
-    seen = np.isfinite(points_xy).all(axis=-1)
-    last = np.maximum.accumulate(np.where(seen, np.arange(len(seen))[:, None], -1), axis=0)
-    carried = np.take_along_axis(points_xy, np.maximum(last, 0)[..., None], axis=0)
-    return np.where((last >= 0)[..., None], carried, np.nan)
+_Places = tuple[complex | None, complex | None]
 
 
-def _step_cost(now_xy: Doubles, before_xy: Doubles) -> Doubles:
-    """Return (T-1,) squared steps of a pair in leg lengths, each at most `_MOST_STEP`; unknown ones cost nothing."""
-    squares = ((now_xy - before_xy) ** 2).sum(axis=-1)
-    return np.asarray(np.minimum(np.nan_to_num(squares), _MOST_STEP).sum(axis=-1))
+def _cheapest_course(points: Doubles, swapped_costs: Doubles) -> Mask:
+    """Return (T,) whether a pair is best taken as exchanged, by dynamic programming over its two states.
+
+    Each state's survivor carries where it last saw either side, so that a joint that was missing for some frames is
+    compared with its own last place.
+
+    Args:
+        points: (T, 2, 2) left and right, NaN where missing, in leg lengths.
+        swapped_costs: (T,) cost of being exchanged in a frame.
+    """
+    numbers: list[_Places] = [
+        tuple(None if x != x else complex(x, y) for x, y in pair)  # type: ignore[misc]  # noqa: PLR0124
+        for pair in points.tolist()
+    ]
+    costs = [0.0, 0.0]
+    places: list[_Places] = [(None, None), (None, None)]
+    came_from = np.zeros((len(points), 2), dtype=bool)
+    for frame, ((first, second), swapped_cost) in enumerate(zip(numbers, swapped_costs.tolist(), strict=True)):
+        new_costs, new_places = [], []
+        for state, seen in enumerate(((first, second), (second, first))):
+            stay = costs[state] + _moved(seen, places[state])
+            toggle = costs[1 - state] + _moved(seen, places[1 - state]) + _TOGGLE_COST
+            came_from[frame, state] = bool(state) if stay <= toggle else not state
+            before = places[state] if stay <= toggle else places[1 - state]
+            new_costs.append(min(stay, toggle) + state * swapped_cost)
+            new_places.append(
+                (before[0] if seen[0] is None else seen[0], before[1] if seen[1] is None else seen[1])
+            )
+        costs, places = new_costs, new_places
+    return _traced(came_from, last=costs[1] < costs[0])
 
 
-def _cheapest_course(stay: Doubles, cross: Doubles, swapped_cost: Doubles) -> Mask:
-    """Return (T,) the cheaper of being as given (False) or exchanged (True), by dynamic programming over two states."""
-    frames = len(stay) + 1
-    came_from = np.zeros((frames, 2), dtype=bool)
-    plain, turned = 0.0, float(swapped_cost[0])
-    toggles = (cross + _TOGGLE_COST).tolist()
-    for frame, (keep, toggle, cost) in enumerate(zip(stay.tolist(), toggles, swapped_cost[1:].tolist(), strict=True), 1):
-        to_plain = (plain + keep, turned + toggle)
-        to_turned = (plain + toggle, turned + keep)
-        came_from[frame] = to_plain[1] < to_plain[0], to_turned[1] < to_turned[0]
-        plain, turned = min(to_plain), min(to_turned) + cost
-    course = np.zeros(frames, dtype=bool)
-    state = turned < plain
-    for frame in range(frames - 1, -1, -1):
+def _moved(seen: _Places, before: _Places) -> float:
+    """Return the sum of squared steps, each at most `_MOST_STEP`; an unknown one costs nothing."""
+    return sum(
+        min(abs(now - then) ** 2, _MOST_STEP)
+        for now, then in zip(seen, before, strict=True)
+        if now is not None and then is not None
+    )
+
+
+def _traced(came_from: Mask, *, last: bool) -> Mask:
+    """Follow (T, 2) predecessors back from the last state: (T,) states."""
+    course = np.zeros(len(came_from), dtype=bool)
+    state = last
+    for frame in range(len(came_from) - 1, -1, -1):
         course[frame] = state
         state = bool(came_from[frame, int(state)])
     return course

@@ -20,6 +20,8 @@ CutName = Literal["no", "start", "end", "both"]
 
 _EDGE_S: Final = 0.15
 _USUAL_PERCENTILE: Final = 75
+_MOST_NOISE_LOSS: Final = 0.12
+"""However large the noise, a loss of height like that of a 65 degree squat is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class Rejected:
 
     Attributes:
         time_s: Its deepest moment.
-        reason: Why it is no squat: shallow, too_short, too_long, feet_moved, split_stance, hips_stayed_up, unseen or
-            bottom_unseen.
+        reason: Why it is no squat: shallow, too_short, too_long, feet_moved, split_stance, hips_stayed_up,
+            within_noise, unseen or bottom_unseen.
     """
 
     time_s: float
@@ -187,7 +189,7 @@ def _fault(signal: DepthSignal, span: SquatSpan, limits: CountingLimits) -> str 
         return "feet_moved"
     if signal.frontality[span.deepest] < 0.5 and _split(signal, inside) > limits.max_split_legs:
         return "split_stance"
-    return "hips_stayed_up" if _height_loss(signal, span) < limits.min_height_loss_share else None
+    return _height_fault(signal, span, limits)
 
 
 def _ankle_shift(signal: DepthSignal, span: SquatSpan) -> float:
@@ -206,17 +208,19 @@ def _split(signal: DepthSignal, inside: slice) -> float:
     return float(np.median(apart)) if len(apart) else 0.0
 
 
-def _height_loss(signal: DepthSignal, span: SquatSpan) -> float:
-    """Return how far the hips sank, as a share of what such a squat of the body's usual proportions calls for."""
+def _height_fault(signal: DepthSignal, span: SquatSpan, limits: CountingLimits) -> str | None:
+    """Return whether the hips sank too little for the knees' bend, or no more than the network's noise makes believe."""
     depth, frontal = float(signal.depth_deg[span.deepest]), float(signal.frontality[span.deepest])
     top = max(depth - span.amplitude_deg, 0.0)
-    called_for = height_of_flexion(np.array([top, depth]), frontal)
-    wanted = float(called_for[0] - called_for[1])
+    standing, bent = height_of_flexion(np.array([top, depth])).tolist()
     around = slice(max(span.start - 1, 0), span.end + 2)
     highest = float(np.nanpercentile(signal.height_ratio[around], 90))
-    lowest = float(np.nanmedian(signal.height_ratio[span.bottom_start : span.bottom_end + 1]))
-    lost = max(highest, float(called_for[0]) if span.cut != "no" else highest) - lowest
-    return lost / max(wanted, 1e-6)
+    highest = highest if span.cut == "no" else max(highest, standing)
+    lost = highest - float(np.nanmedian(signal.height_ratio[span.bottom_start : span.bottom_end + 1]))
+    if lost < limits.min_height_loss_share * (standing - bent):
+        return "hips_stayed_up"
+    noise = min(limits.noise_factor * float(signal.noise[span.deepest]) * frontal, _MOST_NOISE_LOSS)
+    return "within_noise" if lost < noise else None
 
 
 def _usual_amplitude(spans: list[SquatSpan]) -> float:

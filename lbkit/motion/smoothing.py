@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -118,9 +119,11 @@ def butterworth_lowpass(time_s: Doubles, values: Doubles, *, cutoff_hz: float = 
         raise ValueError(f"cutoff_hz must be positive, got {cutoff_hz}")
     flat = values.reshape(len(time_s), -1)
     smooth = flat.copy()
-    for column in range(flat.shape[1]):
-        for start, stop in runs(np.isfinite(flat[:, column])):
-            smooth[start:stop, column] = _lowpass_run(time_s[start:stop], flat[start:stop, column], cutoff_hz)
+    masks, kinds = np.unique(np.isfinite(flat), axis=1, return_inverse=True)
+    for kind in range(masks.shape[1]):
+        columns = np.flatnonzero(kinds.ravel() == kind)
+        for start, stop in runs(masks[:, kind]):
+            smooth[start:stop, columns] = _lowpass_run(time_s[start:stop], flat[start:stop, columns], cutoff_hz)
     return smooth.reshape(values.shape)
 
 
@@ -187,18 +190,27 @@ def _weight(cutoff_hz: Doubles | float, step_s: Doubles) -> Doubles:
 
 
 def _lowpass_run(time_s: Doubles, values: Doubles, cutoff_hz: float) -> Doubles:
-    """Filter values without gaps."""
+    """Filter (T, N) values without gaps."""
     if len(values) < _FEWEST_SAMPLES:
         return values
     step = float(np.median(np.diff(time_s)))
     corrected = np.arctan(np.tan(np.pi * min(cutoff_hz * step, 0.499)) / _TWO_PASSES) / np.pi
-    if cutoff_hz * step >= 0.5 * _NYQUIST_SHARE or corrected >= 0.5 * _NYQUIST_SHARE:
+    if corrected >= 0.5 * _NYQUIST_SHARE:
         return values
-    signal = scipy_module("signal")
-    sos = signal.butter(2, 2 * corrected, output="sos")
+    sos = _sections(round(2 * corrected, 6))
     is_even = np.allclose(np.diff(time_s), step, rtol=0.02)
-    grid = time_s if is_even else np.linspace(time_s[0], time_s[-1], max(round(np.ptp(time_s) / step) + 1, 4))
-    even = values if is_even else scipy_module("interpolate").CubicSpline(time_s, values)(grid)
-    smooth = signal.sosfiltfilt(sos, even, padtype="even", padlen=min(len(even) - 1, round(1.0 / (cutoff_hz * (grid[1] - grid[0])))))
-    back = smooth if is_even else scipy_module("interpolate").CubicSpline(grid, smooth)(time_s)
-    return np.asarray(back, dtype=np.float64)
+    count = len(time_s) if is_even else max(round(float(np.ptp(time_s)) / step) + 1, _FEWEST_SAMPLES)
+    grid = np.linspace(time_s[0], time_s[-1], count)
+    even = values if is_even else _spline(time_s, values, grid)
+    padding = min(count - 1, round(1.0 / (cutoff_hz * step)))
+    smooth = scipy_module("signal").sosfiltfilt(sos, even, axis=0, padtype="even", padlen=padding)
+    return np.asarray(smooth if is_even else _spline(grid, smooth, time_s), dtype=np.float64)
+
+
+@cache
+def _sections(share_of_nyquist: float) -> Doubles:
+    return np.asarray(scipy_module("signal").butter(2, share_of_nyquist, output="sos"), dtype=np.float64)
+
+
+def _spline(time_s: Doubles, values: Doubles, places_s: Doubles) -> Doubles:
+    return np.asarray(scipy_module("interpolate").CubicSpline(time_s, values, axis=0)(places_s), dtype=np.float64)

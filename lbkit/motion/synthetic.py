@@ -30,6 +30,7 @@ _MOST_SHIN_DEG: Final = 38.0
 _SIGNS: Final = np.array([1.0, -1.0])
 _WALK_KNOTS: Final = 64
 _STEPS_PER_S: Final = 1.8
+_WALK_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,33 +152,38 @@ def leg_joints(legs: LegModel, flexion_deg: Doubles, *, valgus_deg: Doubles | fl
     return np.concatenate([hips, knees, ankles], axis=1)
 
 
-def walk_joints(time_s: Doubles, *, legs: LegModel, heading_deg: float, speed_m_s: float = 1.1) -> Doubles:
-    """Return the joints of somebody walking to and fro through the origin.
+def stroll_joints(
+    time_s: Doubles, *, legs: LegModel, heading_deg: float, speed_m_s: float = 1.1, rest_s: float = 8.0
+) -> Doubles:
+    """Return the joints of somebody who walks to and fro through the origin and stands a while at one end.
 
     Args:
         time_s: (T,) seconds.
         legs: Who walks.
-        heading_deg: Direction, 0 toward +z, 90 toward +x; turned round every 5 seconds.
+        heading_deg: Direction, 0 toward +z, 90 toward +x; turned round at either end, within a second.
         speed_m_s: Speed.
+        rest_s: Time stood before setting out again.
 
     Returns:
         (T, 6, 3) metres, in the order of `LOWER_BODY_6`.
     """
-    shape = BodyShape(stature_m=legs.stature_m)
     phases = np.linspace(0.0, 1.0, _WALK_KNOTS, endpoint=False)
+    shape = BodyShape(stature_m=legs.stature_m)
     knots = np.stack([_lower_body(shape, phase) for phase in phases])
     table = np.concatenate([knots, knots[:1]]).reshape(_WALK_KNOTS + 1, -1)
-    phase = (time_s * _STEPS_PER_S / 2) % 1.0
-    ticks = np.append(phases, 1.0)
-    local = np.stack([np.interp(phase, ticks, column) for column in table.T], axis=1).reshape(-1, 6, 3)
-    leg = time_s % 10.0
-    turn = np.deg2rad(heading_deg + np.where(leg < 5, 0.0, 180.0))
-    along = speed_m_s * np.where(leg < 5, leg - 2.5, 7.5 - leg)
-    walked = _yawed(local, turn)
+    moment = time_s % (2 * _WALK_S + rest_s)
+    walking = np.clip(np.minimum(moment, 2 * _WALK_S - moment) / 0.3, 0.0, 1.0)[:, None, None]
+    phase = (moment * _STEPS_PER_S / 2) % 1.0
+    columns = [np.interp(phase, np.append(phases, 1.0), column) for column in table.T]
+    standing = leg_joints(legs, np.full((1, 2), legs.standing_deg))
+    posture = walking * np.stack(columns, axis=1).reshape(-1, 6, 3) + (1 - walking) * standing
+    out = np.clip(moment - _WALK_S + 0.5, 0.0, 1.0) - np.clip(moment - 2 * _WALK_S + 0.5, 0.0, 1.0)
+    strolled = _yawed(posture, np.deg2rad(heading_deg + 180.0 * out))
+    along = speed_m_s * (_WALK_S / 2 - np.minimum(np.abs(moment - _WALK_S), _WALK_S))
     heading = np.deg2rad(heading_deg)
-    walked[..., 0] += (along * np.sin(heading))[:, None]
-    walked[..., 2] += (along * np.cos(heading))[:, None]
-    return walked
+    strolled[..., 0] += (along * np.sin(heading))[:, None]
+    strolled[..., 2] += (along * np.cos(heading))[:, None]
+    return strolled
 
 
 def sway(time_s: Doubles, rng: Generator, *, amount_m: float = 0.02) -> Doubles:
