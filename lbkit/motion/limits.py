@@ -42,7 +42,7 @@ class FeedbackRule:
         kind: `below`, `above`, or `above_abs`, which takes the measure without its sign.
         limit: Where the remark begins.
         source: Where the limit comes from.
-        sentence: The remark, with `{value}` and perhaps `{side}`.
+        sentence: The remark, with `{value}` and perhaps `{knees}`.
     """
 
     code: str
