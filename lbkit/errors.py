@@ -3,6 +3,7 @@
 LbkitError
 ├── InputError              what came in cannot be used
 │   ├── ImageReadError      a picture file
+│   ├── VideoReadError      a video file, stream or camera
 │   ├── BoxError            a person's box
 │   └── AnnotationError     a COCO or CSV file
 ├── ModelError              a model file cannot be used
@@ -52,6 +53,10 @@ class InputError(LbkitError):
 
 class ImageReadError(InputError):
     """A picture file cannot be read as one."""
+
+
+class VideoReadError(InputError):
+    """A video file, stream or camera cannot be read as one."""
 
 
 class BoxError(InputError):

@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lbkit.cli.infer_video import (
+    DETECTOR_PREFIX,
+    VideoRequest,
+    check_video_options,
+    chosen_videos,
+    infer_videos,
+    load_detector,
+)
 from lbkit.cli.options import (
     NearestChoice,
     Share,
@@ -47,17 +55,19 @@ COUNT_LIMIT = 200_000
 
 
 class BoxesType(_StringType):
-    """`whole`, `auto`, `coco:FILE.json` or `FILE.csv`."""
+    """`whole`, `auto`, `coco:FILE.json`, `FILE.csv` or `detector:FILE.onnx`."""
 
     name = "boxes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value if it is one of the four kinds, or fail with what is meant."""
+        """Return the value if it is one of the five kinds, or fail with what is meant."""
         text = str(value)
-        is_coco = text.startswith(COCO_PREFIX) and len(text) > len(COCO_PREFIX)
-        if not is_coco and text not in ("whole", "auto") and not text.lower().endswith(".csv"):
+        is_file = any(text.startswith(prefix) and text != prefix for prefix in (COCO_PREFIX, DETECTOR_PREFIX))
+        if not is_file and text not in ("whole", "auto") and not text.lower().endswith(".csv"):
             hint = f" Did you mean '{COCO_PREFIX}{text}'?" if text.lower().endswith(".json") else ""
-            self.fail(f"{text!r} is none of whole, auto, coco:FILE.json, FILE.csv.{hint}", param, ctx)
+            hint = hint or (f" Did you mean '{DETECTOR_PREFIX}{text}'?" if text.lower().endswith(".onnx") else "")
+            kinds = "whole, auto, coco:FILE.json, FILE.csv, detector:FILE.onnx"
+            self.fail(f"{text!r} is none of {kinds}.{hint}", param, ctx)
         return text
 
 
@@ -85,9 +95,10 @@ class _Request:
     type=BoxesType(),
     default="auto",
     show_default=True,
-    metavar="whole|coco:FILE.json|FILE.csv|auto",
+    metavar="whole|coco:FILE.json|FILE.csv|detector:FILE.onnx|auto",
     help="Where people are: one fills the picture; boxes of a COCO or CSV file (image,left,top,right,bottom[,id]), "
-    "matched by the picture's name; or auto, which looks for one person by itself.",
+    "matched by the picture's name; everybody a YOLOX or RTMDet person detector finds; or auto, which looks for one "
+    "person by itself and in a video follows that person.",
 )
 @click.option(
     "--format",
@@ -99,9 +110,9 @@ class _Request:
 @output_option
 @click.option(
     "--draw",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Draw the skeletons over the pictures.",
+    type=click.Path(path_type=Path),
+    metavar="DIR|VIDEO",
+    help="Draw the skeletons over the pictures; a video's into a video such as drawn.mp4.",
 )
 @click.option(
     "--heatmaps",
@@ -117,23 +128,37 @@ class _Request:
     help="Joints below this score are not drawn; the written results have all.",
 )
 @click.option("--recursive", is_flag=True, help="Look into subfolders too.")
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Look at every N-th frame of a video.",
+)
+@click.option("--show", is_flag=True, help="Show a video's frames in a window as they are found; q ends.")
 @decoder_option
 @batch_size_option
 @threads_option
 @force_option
 @click.pass_context
 def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | None, **chosen: Any) -> None:
-    """Find hips, knees and ankles in pictures.
+    """Find hips, knees and ankles in pictures and videos.
 
-    SOURCES are files, folders, quoted patterns such as 'photos/*.jpg', or - for a list of paths on stdin. Results go to
+    SOURCES are pictures, folders of them, quoted patterns such as 'photos/*.jpg', or - for a list of paths on stdin; or
+    videos: files such as clip.mp4, cameras such as camera:0, streams such as rtsp://host/path. Results go to
     stdout or to --output, one after the other in the order of the sources; coordinates are pixels of the picture as it
     is shown, (0, 0) being the centre of the top-left one.
 
     A picture or box that cannot be used is reported, the others are still delivered, and the exit code is 1.
     """
     runtime = {name: chosen.pop(name) for name in ("provider", "decoder", "batch_size", "threads")}
+    stride, show = chosen.pop("stride"), chosen.pop("show")
     request = _checked_request(result_format=result_format, **chosen)
-    plan = _box_plan(request.boxes)
+    if videos := chosen_videos(request.sources):
+        ctx.exit(_infer_videos(request, videos, model=model, runtime=runtime, stride=stride, show=show))
+    _check_picture_options(request, stride=stride, show=show)
+    plan = _box_plan(request.boxes, runtime)
     report = RunReport(lambda: _count(request), shows_progress=request.output is not None or not sys.stdout.isatty())
     with _results_sink(request) as write:
         from lbkit.runtime.loading import load_model
@@ -145,6 +170,22 @@ def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | No
     if not is_quiet():
         click.echo(f"next: {_next_command(request, model)}", err=True)
     ctx.exit(1 if report.has_failures else 0)
+
+
+def _infer_videos(
+    request: _Request, videos: tuple[str, ...], *, model: str, runtime: dict[str, Any], stride: int, show: bool
+) -> int:
+    shared = {name: getattr(request, name) for name in ("boxes", "format", "output", "draw", "min_score", "force")}
+    wanted = VideoRequest(sources=videos, stride=stride, show=show, **shared)
+    check_video_options(wanted, heatmaps=request.heatmaps, recursive=request.recursive)
+    return infer_videos(wanted, model=model, runtime=runtime)
+
+
+def _check_picture_options(request: _Request, *, stride: int, show: bool) -> None:
+    if stride != 1 or show:
+        raise click.UsageError("--stride and --show are for videos.")
+    if request.draw is not None and request.draw.is_file():
+        raise click.UsageError(f"--draw: {request.draw} is a file, and pictures are drawn into a folder.")
 
 
 def _checked_request(
@@ -161,13 +202,15 @@ def _checked_request(
     return _Request(format=result_format, boxes=boxes, output=output, draw=draw, **others)
 
 
-def _box_plan(boxes: str) -> BoxPlan:
+def _box_plan(boxes: str, runtime: dict[str, Any]) -> BoxPlan:
     from lbkit.core.box_files import read_coco_boxes, read_csv_boxes
 
     if boxes == "whole":
         return "whole"
     if boxes == "auto":
         return "auto"
+    if boxes.startswith(DETECTOR_PREFIX):
+        return load_detector(boxes, runtime)
     if boxes.startswith(COCO_PREFIX):
         return read_coco_boxes(Path(boxes.removeprefix(COCO_PREFIX)))
     return read_csv_boxes(Path(boxes))
@@ -189,19 +232,21 @@ def _results_sink(request: _Request) -> Iterator[Callable[[str], object]]:
 def _walk(
     request: _Request, estimator: PoseEstimator, plan: BoxPlan, write: Callable[[str], object], report: RunReport
 ) -> None:
+    from lbkit.core.box_files import BoxTable
     from lbkit.core.results import result_writer
 
     writer = result_writer(request.format, estimator.contract.keypoints)
-    if not isinstance(plan, str):
-        report.tell(plan.problems)
+    table = plan if isinstance(plan, BoxTable) else None
+    if table is not None:
+        report.tell(table.problems)
     write(writer.begin())
     for result in _results(request, estimator, plan):
         write(writer.rows(result))
         report.take(result)
     write(writer.end())
-    if not isinstance(plan, str) and report.names_nothing:
+    if table is not None and report.names_nothing:
         remedy = "check that its image names are those of the sources"
-        report.tell([AnnotationError("names none of the pictures", where=plan.path, remedy=remedy)])
+        report.tell([AnnotationError("names none of the pictures", where=table.path, remedy=remedy)])
 
 
 def _results(request: _Request, estimator: PoseEstimator, plan: BoxPlan) -> Iterator[ImageResult]:

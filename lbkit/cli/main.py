@@ -37,6 +37,7 @@ EXTRAS = {
     "safetensors": "export",
     "pycocotools": "eval",
     "matplotlib": "eval",
+    "av": "video",
 }
 """The extra that brings each optional package."""
 

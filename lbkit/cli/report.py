@@ -47,7 +47,7 @@ class RunReport:
 
     def __enter__(self) -> RunReport:
         if self._shows_progress:
-            self._progress = _progress_bar()
+            self._progress = progress_bar("images/s")
             self._progress.add_task("infer", total=self._count())
             self._progress.start()
         self._started = time.perf_counter()
@@ -108,14 +108,19 @@ def _reason(problem: LbkitError) -> tuple[str, str]:
     return next((one, many) for kind, one, many in _REASONS if isinstance(problem, kind))
 
 
-def _progress_bar() -> Any:
+def progress_bar(speed_unit: str) -> Any:
+    """Return a bar on stderr with counts, speed and remaining time, not yet started.
+
+    Args:
+        speed_unit: What the speed is told in, such as "images/s".
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
     class SpeedColumn(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+            return Text("" if task.speed is None else f"{task.speed:.1f} {speed_unit}")
 
     columns = (
         TextColumn("{task.description}"),

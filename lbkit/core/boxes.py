@@ -66,23 +66,34 @@ def checked_boxes(boxes_xyxy: ArrayLike, size: ImageSize) -> NDArray[np.float64]
     return boxes
 
 
-def person_box_from_joints(xy: FloatArray, size: ImageSize) -> FloatArray:
+def leg_length_px(xy: FloatArray) -> float:
+    """Return how long the longer leg looks, thigh and shank, in image pixels.
+
+    Args:
+        xy: (6, 2) joints in image pixels, in the order of `LOWER_BODY_6`.
+    """
+    hips, knees, ankles = xy[0:2], xy[2:4], xy[4:6]
+    legs = np.linalg.norm(knees - hips, axis=1) + np.linalg.norm(ankles - knees, axis=1)
+    return float(legs.max())
+
+
+def person_box_from_joints(xy: FloatArray, size: ImageSize, *, leg_px: float | None = None) -> FloatArray:
     """Estimate a whole person's box from hips, knees and ankles.
 
-    The trunk is taken to rise from the hips against the mean direction of the legs by a stature's share of leg length
-    (Winter, 2009); the box is clipped to the image.
+    The trunk is taken to rise upright from the hips by a stature's share of leg length (Winter, 2009); the box is
+    clipped to the image.
 
     Args:
         xy: (6, 2) joints in image pixels, in the order of `LOWER_BODY_6`.
         size: Size of the image.
+        leg_px: How long the person's leg is where it is known better than from these joints, because thighs that
+            point at the camera look short.
 
     Returns:
         (4,) box in edge coordinates, at least 2 px wide and high.
     """
-    hips, knees, ankles = xy[0:2], xy[2:4], xy[4:6]
-    thighs = np.linalg.norm(knees - hips, axis=1)
-    shanks = np.linalg.norm(ankles - knees, axis=1)
-    leg_px = float((thighs + shanks).max())
+    hips, ankles = xy[0:2], xy[4:6]
+    leg_px = leg_length_px(xy) if leg_px is None else leg_px
     head = hips.mean(axis=0) + np.array([0.0, -ABOVE_HIP_PER_LEG * leg_px])
     feet = ankles + np.array([0.0, BELOW_ANKLE_PER_LEG * leg_px])
     points = np.concatenate([xy, head[None], feet])

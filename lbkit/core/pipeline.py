@@ -18,6 +18,7 @@ from lbkit.core.backend import ModelOutput
 from lbkit.core.box_files import BoxTable, ImageBoxes, PersonBox
 from lbkit.core.boxes import box_problem, whole_image_box
 from lbkit.core.contract import ModelContract
+from lbkit.core.detections import PersonDetector
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import CropTransform, FloatArray, ImageArray, ImageSize
 from lbkit.core.images import read_image
@@ -28,8 +29,9 @@ from lbkit.core.search import PersonSearch
 from lbkit.core.threads import thread_limits
 from lbkit.errors import AnnotationError, BoxError, ImageReadError, InputError, ModelError
 
-BoxPlan = BoxTable | Literal["whole", "auto"]
-"""Where people are looked for: in a file's boxes, on the whole picture, or in a box found by the model itself."""
+BoxPlan = BoxTable | PersonDetector | Literal["whole", "auto"]
+"""Where people are looked for: in a file's or a detector's boxes, on the whole picture, or in a box found by the model
+itself."""
 
 MAX_READERS = 4
 
@@ -192,6 +194,10 @@ class _Loader:
         size = ImageSize.of(image)
         if isinstance(self._boxes, BoxTable):
             self._take_boxes(job, self._boxes, size)
+            return
+        if not isinstance(self._boxes, str):
+            job.boxes_xyxy = self._boxes.detect(image).boxes_xyxy
+            job.person_ids = (None,) * len(job.boxes_xyxy)
             return
         if self._boxes == "auto":
             job.search = PersonSearch(size)

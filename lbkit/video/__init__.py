@@ -1,0 +1,1 @@
+"""Video: read with its own time stamps, people followed from frame to frame, and written again."""
