@@ -24,6 +24,7 @@ COMMANDS = {
     "figures": "lbkit.cli.figures:figures",
     "infer": "lbkit.cli.infer:infer",
     "info": "lbkit.cli.info:info",
+    "squat": "lbkit.cli.squat:squat",
 }
 """Where each command lives. Such a module imports at its top only click, the standard library and lbkit.errors."""
 
@@ -37,6 +38,8 @@ EXTRAS = {
     "safetensors": "export",
     "pycocotools": "eval",
     "matplotlib": "eval",
+    "scipy": "motion",
+    "pyarrow": "parquet",
     "av": "video",
 }
 """The extra that brings each optional package."""
