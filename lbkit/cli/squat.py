@@ -6,7 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lbkit.cli.messages import plain_line
-from lbkit.cli.options import force_option, is_quiet, json_option, provider_option, threads_option
+from lbkit.cli.options import CommandT, force_option, is_quiet, json_option, provider_option, threads_option
 from lbkit.cli.report import native_stderr_silenced, progress_bar
 from lbkit.errors import InputError
 
@@ -54,13 +54,15 @@ class _Request:
     force: bool
 
 
-def _file_option(name: str, metavar: str, text: str) -> Any:
+def _file_option(name: str, metavar: str, text: str) -> Callable[[CommandT], CommandT]:
     return click.option(name, type=click.Path(dir_okay=False, path_type=Path), metavar=metavar, help=text)
 
 
 @click.command()
 @click.argument("source", metavar="VIDEO")
-@click.option("--model", metavar="NAME|FILE", help="A model's name or ONNX file.  [default: fpn if it is there, else cnn]")
+@click.option(
+    "--model", metavar="NAME|FILE", help="A model's name or ONNX file.  [default: fpn if it is there, else cnn]"
+)
 @provider_option
 @click.option(
     "--boxes",
@@ -69,8 +71,12 @@ def _file_option(name: str, metavar: str, text: str) -> Any:
     metavar="auto|whole|detector:FILE.onnx",
     help="Where people are: one is looked for and followed; one fills the picture; or a YOLOX or RTMDet detector says.",
 )
-@click.option("--person", type=click.IntRange(min=0), metavar="ID", help="Whose squats, where a detector finds several.")
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Every N-th frame.")
+@click.option(
+    "--person", type=click.IntRange(min=0), metavar="ID", help="Whose squats, where a detector finds several."
+)
+@click.option(
+    "--stride", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Every N-th frame."
+)
 @click.option("--live", is_flag=True, help="Print a line as each repetition ends; cameras and streams are always live.")
 @json_option
 @_file_option("--frames", "FILE.csv|.parquet", "Write angles and phases, a row a frame.")
@@ -131,7 +137,10 @@ def _check(request: _Request) -> None:
     written = [path for path in (request.frames, request.repetitions, request.draw, request.report) if path is not None]
     for path in written:
         refuse_overwrite(path, force=request.force)
-        if path.resolve() in (Path(request.source).resolve(), *(other.resolve() for other in written if other is not path)):
+        if path.resolve() in (
+            Path(request.source).resolve(),
+            *(other.resolve() for other in written if other is not path),
+        ):
             raise click.UsageError(f"{path} is named twice.")
 
 
@@ -155,8 +164,8 @@ def _load(model: str | None, *, provider: str, threads: int | None) -> PoseEstim
     names = MODELS if model is None else (model,)
     for name in names[:-1]:
         with contextlib.suppress(ModelNotFoundError):
-            return load_model(name, provider=provider, threads=threads)  # type: ignore[arg-type]  # click checked it
-    return load_model(names[-1], provider=provider, threads=threads)  # type: ignore[arg-type]
+            return load_model(name, provider=provider, threads=threads)
+    return load_model(names[-1], provider=provider, threads=threads)
 
 
 def _boxes(boxes: str, *, provider: str, threads: int | None) -> VideoBoxes:
@@ -165,7 +174,7 @@ def _boxes(boxes: str, *, provider: str, threads: int | None) -> VideoBoxes:
     from lbkit.runtime.person_detector import OnnxPersonDetector
 
     path = Path(boxes.removeprefix(DETECTOR_PREFIX))
-    return OnnxPersonDetector(path, provider=provider, threads=threads)  # type: ignore[arg-type]
+    return OnnxPersonDetector(path, provider=provider, threads=threads)
 
 
 def _min_score(estimator: PoseEstimator) -> float:
@@ -216,9 +225,7 @@ def _progress(request: _Request, info: VideoInfo) -> Iterator[Any]:
         yield lambda: bar.advance(task)
 
 
-def _analyze(
-    request: _Request, tracks: list[PoseTrack], limits: SquatLimits, *, min_score: float
-) -> SquatAnalysis:
+def _analyze(request: _Request, tracks: list[PoseTrack], limits: SquatLimits, *, min_score: float) -> SquatAnalysis:
     from lbkit.motion.squat import analyze_squats
 
     track = _chosen(request, tracks)
@@ -268,7 +275,8 @@ def _deliver(request: _Request, analysis: SquatAnalysis, *, info: VideoInfo, mod
         if request.draw is None:
             named = "" if model is None else f" --model {shlex.quote(model)}"
             click.echo(
-                f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png", err=True
+                f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png",
+                err=True,
             )
 
 
@@ -296,11 +304,13 @@ def _line(item: Repetition) -> str:
         for name, value in (("down", values["descent_s"]), ("held", values["bottom_s"]), ("up", values["ascent_s"]))
         if value is not None
     )
-    hips = {True: ", hips below knees", False: ", hips above knees", None: ", hips level with knees"}[item.hip_below_knee]
+    hips = {True: ", hips below knees", False: ", hips above knees", None: ", hips level with knees"}[
+        item.hip_below_knee
+    ]
     hips = "" if values["hip_above_knee_legs"] is None else hips
     cut = "" if item.cut == "no" else " (cut off)"
     depth = f"{values['depth_deg']:.0f}\N{DEGREE SIGN}{how}"
-    return f"{item.number:3d}  {item.start_s:6.1f} to {item.end_s:5.1f} s{cut}  {depth}{hips}; {tempo}"
+    return f"{item.number:3d}  {item.start_s:6.1f} to {item.end_s:5.1f} s{cut}  {depth}{where}; {tempo}"
 
 
 def _draw(request: _Request, analysis: SquatAnalysis, info: VideoInfo) -> None:
@@ -391,4 +401,3 @@ def _tell_live(request: _Request, ended: list[Repetition]) -> None:
             for remark in item.remarks:
                 click.echo(f"      {remark.sentence}")
         sys.stdout.flush()
-

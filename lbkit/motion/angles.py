@@ -139,7 +139,7 @@ def check_measurable(name: str) -> None:
 
 
 def thigh_inclination_deg(joints_xy: Doubles) -> Doubles:
-    """Return (..., 2) angles of left and right thigh from the vertical: 0 in standing, 90 level, above that hip below knee.
+    """Return (..., 2) angles of left and right thigh from the vertical: 0 in standing, more than 90 hip below knee.
 
     Args:
         joints_xy: (..., 6, 2) joints in image pixels.
@@ -169,7 +169,7 @@ def pelvic_obliquity_deg(joints_xy: Doubles) -> Doubles:
 
 
 def frontal_plane_projection_angle_deg(joints_xy: Doubles, *, faces_camera: bool) -> Doubles:
-    """Return (..., 2) angles between thigh and shank seen from the front, knee valgus positive (Willson and Davis, 2008).
+    """Return (..., 2) angles of thigh and shank from the front, knee valgus positive (Willson and Davis, 2008).
 
     Args:
         joints_xy: (..., 6, 2) joints in image pixels.
@@ -184,7 +184,7 @@ def frontal_plane_projection_angle_deg(joints_xy: Doubles, *, faces_camera: bool
 
 
 def knee_to_ankle_separation_ratio(joints_xy: Doubles) -> Doubles:
-    """Return (...) distances of the knees over those of the ankles, both across the picture; below 1 the knees are nearer.
+    """Return (...) distances across the picture of the knees over those of the ankles; below 1 knees are nearer.
 
     Args:
         joints_xy: (..., 6, 2) joints in image pixels.
@@ -215,7 +215,8 @@ def measure_frames(mended: MendedTrack, view: View) -> FrameAngles:
     legs = joint_reasons[:, _PIECES].max(axis=2)
     short = np.where(_is_foreshortened(joints), REASONS.index("foreshortened"), 0)
     frontal = 0 if view.name == "frontal" else REASONS.index("view")
-    bent = np.maximum(legs, short.max(axis=2))
+    # A knee bent toward the camera looks straight until its thigh looks short, so from the front no flexion is told.
+    bent = np.maximum(legs, np.maximum(short.max(axis=2), REASONS.index("view") if view.name == "frontal" else 0))
     fppa = frontal_plane_projection_angle_deg(joints, faces_camera=view.faces_camera is not False)
     with np.errstate(invalid="ignore"):
         is_turned = np.abs(np.diff(fppa, axis=1)) > _TURNED_DEG
@@ -272,5 +273,3 @@ def _separation(
         narrow = np.where(ankles < _NARROWEST_ANKLES_LEGS, REASONS.index("view"), 0)
     reasons = np.maximum.reduce([joint_reasons[:, 2:].max(axis=1), narrow, np.full(len(joints), frontal)])
     return knee_to_ankle_separation_ratio(joints)[:, None], reasons[:, None]
-
-

@@ -92,7 +92,7 @@ def depth_signal(mended: MendedTrack, *, max_bridge_s: float) -> DepthSignal:
         frontality=frontal,
         ankles_legs=(joints[:, 4] - joints[:, 5]) / mended.leg_px,
         noise=noise_px / (standing * shank_px),
-        seen=found[:, :2].any(axis=1) & (found[:, 2::2].any(axis=1) | found[:, 3::2].any(axis=1)),
+        seen=np.asarray(found[:, :2].any(axis=1) & (found[:, 2::2].any(axis=1) | found[:, 3::2].any(axis=1))),
     )
 
 
@@ -119,7 +119,7 @@ def shank_length_px(time_s: Doubles, joints_xy: Doubles) -> Doubles:
 
 
 def standing_ratio(ratio: Doubles) -> float:
-    """Return the person's own height of the hips in shanks in standing; the body's usual one where standing was never seen.
+    """Return the person's own height of the hips in shanks in standing, or the usual one where that was never seen.
 
     It is the 85th percentile less the values' own noise, so that standing itself comes out as 1 or more.
     """
@@ -144,11 +144,11 @@ def _noise(time_s: Doubles, ratio: Doubles) -> float:
         return 0.0
     raw = float(np.median(bends)) / (0.6745 * 6**0.5)
     kept = min(1.0, 2 * COUNTING_CUTOFF_HZ * float(np.median(np.diff(time_s))))
-    return raw * kept**0.5
+    return float(raw * kept**0.5)
 
 
 def _steadied(time_s: Doubles, joints_xy: Doubles) -> Doubles:
-    """Return joints without what is faster than a squat; where frames are too rare for a filter, averaged over three."""
+    """Return joints without what is faster than a squat; means of three where frames are too rare for a filter."""
     if len(time_s) < 3:
         return joints_xy
     if np.median(np.diff(time_s)) * COUNTING_CUTOFF_HZ < _RAREST:

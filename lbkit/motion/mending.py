@@ -1,4 +1,4 @@
-"""What networks do wrong from frame to frame, found and mended: sides that change places, joints that leap, short gaps."""
+"""What networks do wrong from frame to frame, found and mended: exchanged sides, joints that leap, short gaps."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _cheapest_course(points: Doubles, swapped_costs: Doubles) -> Mask:
         swapped_costs: (T,) cost of being exchanged in a frame.
     """
     numbers: list[_Places] = [
-        tuple(None if x != x else complex(x, y) for x, y in pair)  # type: ignore[misc]  # noqa: PLR0124
+        tuple(None if x != x else complex(x, y) for x, y in pair)  # type: ignore[misc]
         for pair in points.tolist()
     ]
     costs = [0.0, 0.0]
@@ -134,9 +134,7 @@ def _cheapest_course(points: Doubles, swapped_costs: Doubles) -> Mask:
             came_from[frame, state] = bool(state) if stay <= toggle else not state
             before = places[state] if stay <= toggle else places[1 - state]
             new_costs.append(min(stay, toggle) + state * swapped_cost)
-            new_places.append(
-                (before[0] if seen[0] is None else seen[0], before[1] if seen[1] is None else seen[1])
-            )
+            new_places.append((before[0] if seen[0] is None else seen[0], before[1] if seen[1] is None else seen[1]))
         costs, places = new_costs, new_places
     return _traced(came_from, last=costs[1] < costs[0])
 
@@ -167,7 +165,7 @@ def _exchanged(values: Doubles, swapped: Mask) -> Doubles:
 
 
 def _leaps(time_s: Doubles, joints_xy: Doubles, *, leg_px: float) -> Mask:
-    """Return (T, 6) joints far from the median of their neighbours in time; never, where frames are too rare to tell."""
+    """Return (T, 6) joints far from their neighbours' median in time; none where frames are too rare to tell."""
     leapt = np.zeros(joints_xy.shape[:2], dtype=bool)
     if len(time_s) < 5 or not np.isfinite(leg_px):
         return leapt

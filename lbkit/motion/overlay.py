@@ -16,6 +16,8 @@ from lbkit.motion.phases import PHASES
 from lbkit.motion.squat import SquatAnalysis
 
 _FONT: Final = cv2.FONT_HERSHEY_DUPLEX
+# From the side how far the knee is bent; from the front how far it is inward, with its sign.
+_DRAWN: Final = ("knee_flexion_deg", "frontal_plane_projection_angle_deg")
 _LEGS: Final = ((0, 2, 4, "left", LEFT_COLOR), (1, 3, 5, "right", RIGHT_COLOR))
 
 
@@ -40,9 +42,10 @@ def draw_squat_frame(image: ImageArray, analysis: SquatAnalysis, frame: int) -> 
     canvas = draw_poses(image, poses, min_score=1e-6)
     scale = max(image.shape[0] / 720, 0.5)
     for hip, knee, ankle, side, color in _LEGS:
-        value = analysis.angles.column(f"{side}_knee_flexion_deg")[frame]
-        if np.isfinite(value):
-            _draw_angle(canvas, xy[[hip, knee, ankle]], f"{value:.0f}", color=color, scale=scale)
+        flexion, inward = (analysis.angles.column(f"{side}_{name}")[frame] for name in _DRAWN)
+        text = f"{flexion:.0f}" if np.isfinite(flexion) else f"{inward:+.0f}" if np.isfinite(inward) else ""
+        if text:
+            _draw_angle(canvas, xy[[hip, knee, ankle]], text, color=color, scale=scale)
     done = sum(item.end_frame < frame for item in analysis.repetitions)
     going = any(item.start_frame <= frame <= item.end_frame for item in analysis.repetitions)
     _draw_count(canvas, str(done + going), PHASES[analysis.phases[frame]], scale=scale)

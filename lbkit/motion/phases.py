@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -171,8 +171,14 @@ def _steps_above(side: Doubles, level: float) -> int:
 
 
 def _shifted(span: SquatSpan, offset: int) -> SquatSpan:
-    frames = (span.start, span.bottom_start, span.deepest, span.bottom_end, span.end)
-    return SquatSpan(*(frame + offset for frame in frames), cut=span.cut, amplitude_deg=span.amplitude_deg)
+    return replace(
+        span,
+        start=span.start + offset,
+        bottom_start=span.bottom_start + offset,
+        deepest=span.deepest + offset,
+        bottom_end=span.bottom_end + offset,
+        end=span.end + offset,
+    )
 
 
 def _fault(signal: DepthSignal, span: SquatSpan, limits: CountingLimits) -> str | None:
@@ -209,7 +215,7 @@ def _split(signal: DepthSignal, inside: slice) -> float:
 
 
 def _height_fault(signal: DepthSignal, span: SquatSpan, limits: CountingLimits) -> str | None:
-    """Return whether the hips sank too little for the knees' bend, or no more than the network's noise makes believe."""
+    """Return whether the hips sank too little for the knees' bend, or no more than noise makes believe."""
     depth, frontal = float(signal.depth_deg[span.deepest]), float(signal.frontality[span.deepest])
     top = max(depth - span.amplitude_deg, 0.0)
     standing, bent = height_of_flexion(np.array([top, depth])).tolist()

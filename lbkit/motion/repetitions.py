@@ -37,12 +37,12 @@ MEASURES: Final = (
 )
 """What is measured of a repetition.
 
-depth_deg is max_knee_flexion_deg where that can be measured, else estimated_flexion_deg. estimated_flexion_deg is the knee
-flexion that a squat with flat feet has at this height of the hips. hip_drop_legs is how far the hips sank, and
-hip_above_knee_legs how far they stayed above the knees, in lengths of the leg. Valgus, separation and difference are
-medians over the bottom; mean_valgus_deg is that of both knees, in which a camera a little beside the front cancels out, and
-max_valgus_deg that of the worse knee, or the mean where single knees cannot be told. pelvic_obliquity_change_deg is the
-pelvis's tilt at the bottom less that in standing before. sway_legs is how far the hips moved sideways over the feet.
+depth_deg is max_knee_flexion_deg where that can be measured, else estimated_flexion_deg, the knee flexion that a squat
+with flat feet has at this height of the hips. hip_drop_legs is how far the hips sank, and hip_above_knee_legs how far
+they stayed above the knees, in lengths of the leg. Valgus, separation and difference are medians over the bottom;
+mean_valgus_deg is that of both knees, in which a camera a little beside the front cancels out, and max_valgus_deg that
+of the worse knee, or the mean where single knees cannot be told. pelvic_obliquity_change_deg is the pelvis's tilt at
+the bottom less that in standing. sway_legs is how far the hips moved sideways over the feet.
 """
 
 # Hips nearer to the knees' height than this are neither above nor below them: the error of a joint is about that.
@@ -190,9 +190,7 @@ def _usual_reason(angles: FrameAngles, column: str, frames: slice) -> str:
     return max(set(reasons), key=reasons.count)
 
 
-def _tell_depth(
-    measured: _Measured, span: SquatSpan, *, angles: FrameAngles, signal: DepthSignal, view: View
-) -> None:
+def _tell_depth(measured: _Measured, span: SquatSpan, *, angles: FrameAngles, signal: DepthSignal, view: View) -> None:
     bottom = slice(span.bottom_start, span.bottom_end + 1)
     sides = np.stack([angles.column(f"{side}_knee_flexion_deg")[bottom] for side in ("left", "right")])
     there = np.isfinite(sides)

@@ -127,9 +127,7 @@ def butterworth_lowpass(time_s: Doubles, values: Doubles, *, cutoff_hz: float = 
     return smooth.reshape(values.shape)
 
 
-def fill_gaps(
-    time_s: Doubles, values: Doubles, *, max_gap_s: float = MAX_GAP_S
-) -> tuple[Doubles, NDArray[np.bool_]]:
+def fill_gaps(time_s: Doubles, values: Doubles, *, max_gap_s: float = MAX_GAP_S) -> tuple[Doubles, NDArray[np.bool_]]:
     """Return values with short gaps interpolated linearly, and which were.
 
     A gap lasts from its first missing frame to the frame that has a value again; what is missing before the first

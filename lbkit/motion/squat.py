@@ -140,7 +140,9 @@ def _warnings(
         warnings.append(Warn("much_unseen", f"The legs were not seen in {unseen:.0%} of the frames."))
     if mended.swapped.any():
         share = float(mended.swapped.any(axis=1).mean())
-        warnings.append(Warn("sides_swapped", f"Left and right had changed places in {share:.1%} of the frames; mended."))
+        warnings.append(
+            Warn("sides_swapped", f"Left and right had changed places in {share:.1%} of the frames; mended.")
+        )
     cut = [item.number for item in repetitions if item.cut != "no"]
     if cut:
         warnings.append(Warn("cut_off", f"The recording cuts off repetition {', '.join(map(str, cut))}."))

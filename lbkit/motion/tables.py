@@ -83,7 +83,7 @@ def repetition_rows(analysis: SquatAnalysis) -> list[Row]:
 
 
 def frame_rows(analysis: SquatAnalysis) -> list[Row]:
-    """Return one flat row a frame: time, phase, repetition, depth, every column of `COLUMNS`, and why one is missing."""
+    """Return one row a frame: time, phase, repetition, depth, every column of `COLUMNS`, and why one is missing."""
     number = np.zeros(len(analysis.phases), dtype=int)
     for item in analysis.repetitions:
         number[item.start_frame : item.end_frame + 1] = item.number

@@ -90,4 +90,4 @@ def running_median(time_s: Doubles, values: Doubles, *, window_s: float) -> Doub
     stride = max(1, round(0.1 / step))
     window = 2 * max(1, round(window_s / (step * stride) / 2)) + 1
     medians = scipy_module("ndimage").median_filter(even[::stride], size=window, mode="nearest")
-    return np.interp(time_s, time_s[::stride], medians)
+    return np.asarray(np.interp(time_s, time_s[::stride], medians), dtype=np.float64)
