@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lbkit.cli.messages import plain_line
-from lbkit.cli.options import CommandT, force_option, is_quiet, json_option, provider_option, threads_option
+from lbkit.cli.options import force_option, is_quiet, json_option, provider_option, threads_option
 from lbkit.cli.report import native_stderr_silenced, progress_bar
 from lbkit.errors import InputError
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lbkit.video.source import VideoInfo, VideoSource
 
 DETECTOR_PREFIX = "detector:"
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 MODELS = ("fpn", "cnn")
 """Tried in this order where none is named: the more exact one, and the one that comes with `pip install`."""
 
@@ -54,7 +55,7 @@ class _Request:
     force: bool
 
 
-def _file_option(name: str, metavar: str, text: str) -> Callable[[CommandT], CommandT]:
+def _file_option(name: str, metavar: str, text: str) -> Callable[[Decorated], Decorated]:
     return click.option(name, type=click.Path(dir_okay=False, path_type=Path), metavar=metavar, help=text)
 
 
@@ -304,10 +305,8 @@ def _line(item: Repetition) -> str:
         for name, value in (("down", values["descent_s"]), ("held", values["bottom_s"]), ("up", values["ascent_s"]))
         if value is not None
     )
-    hips = {True: ", hips below knees", False: ", hips above knees", None: ", hips level with knees"}[
-        item.hip_below_knee
-    ]
-    hips = "" if values["hip_above_knee_legs"] is None else hips
+    hips = {True: ", hips below knees", False: ", hips above knees", None: ", hips level with knees"}
+    where = "" if values["hip_above_knee_legs"] is None else hips[item.hip_below_knee]
     cut = "" if item.cut == "no" else " (cut off)"
     depth = f"{values['depth_deg']:.0f}\N{DEGREE SIGN}{how}"
     return f"{item.number:3d}  {item.start_s:6.1f} to {item.end_s:5.1f} s{cut}  {depth}{where}; {tempo}"

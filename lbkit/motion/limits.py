@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lbkit.errors import ConfigError
+from lbkit.motion.measures import MEASURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,12 @@ def _rule(code: str, rule: dict[str, Any], *, where: str) -> FeedbackRule:
     _check_names(set(rule), {kind, "measure", "source", "sentence"}, where=where)
     limit = _number(rule[kind], where=f"{where}.{kind}")
     texts = {name: str(rule[name]) for name in ("measure", "source", "sentence")}
+    if texts["measure"] not in MEASURES:
+        raise ConfigError(f"no measure {texts['measure']!r}", where=where, remedy=f"there are {', '.join(MEASURES)}")
+    try:
+        texts["sentence"].format(value=1.0, knees="")
+    except (LookupError, ValueError) as error:
+        raise ConfigError(f"the sentence cannot be filled in ({error})", where=where) from error
     return FeedbackRule(code=code, kind=kind, limit=limit, **texts)
 
 

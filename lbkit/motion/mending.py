@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.core.tracks import PoseTrack
-from lbkit.motion.smoothing import butterworth_lowpass, fill_gaps, scipy_module
+from lbkit.motion.smoothing import CUTOFF_HZ, butterworth_track, fill_gaps, scipy_module
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -50,13 +50,12 @@ class MendedTrack:
     leg_px: float
 
 
-def mend_track(track: PoseTrack, *, min_score: float = MIN_SCORE, cutoff_hz: float | None = 6.0) -> MendedTrack:
-    """Return the track without low-score joints, with swaps undone, leaps removed, short gaps filled, and smoothed.
+def mend_track(track: PoseTrack, *, min_score: float = MIN_SCORE) -> MendedTrack:
+    """Return the track without low-score joints, with swaps undone, leaps removed and short gaps filled.
 
     Args:
         track: Joints over time.
         min_score: Joints below it are taken as not seen.
-        cutoff_hz: Cut-off of the zero-phase low-pass; None leaves the joints as they are.
     """
     unsure = track.found & (track.scores < min_score)
     joints = np.where(unsure[..., None], np.nan, track.joints_xy)
@@ -66,11 +65,14 @@ def mend_track(track: PoseTrack, *, min_score: float = MIN_SCORE, cutoff_hz: flo
     leapt = _leaps(track.time_s, joints, leg_px=leg_px)
     joints = np.where(leapt[..., None], np.nan, joints)
     joints, interpolated = fill_gaps(track.time_s, joints)
-    if cutoff_hz is not None:
-        joints = butterworth_lowpass(track.time_s, joints, cutoff_hz=cutoff_hz)
     scores = np.where(np.isfinite(joints).all(axis=-1), scores, 0.0)
     mended = replace(track, joints_xy=joints, scores=scores)
     return MendedTrack(mended, interpolated[..., 0], swapped, unsure, leapt, leg_px)
+
+
+def smoothed(mended: MendedTrack, *, cutoff_hz: float = CUTOFF_HZ) -> MendedTrack:
+    """Return a mended track whose joints went through the zero-phase low-pass."""
+    return replace(mended, track=butterworth_track(mended.track, cutoff_hz=cutoff_hz))
 
 
 def leg_length_px(joints_xy: Doubles) -> float:

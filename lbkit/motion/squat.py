@@ -13,7 +13,7 @@ from lbkit.errors import InputError
 from lbkit.motion.angles import FrameAngles, measure_frames
 from lbkit.motion.depth import DepthSignal, depth_signal
 from lbkit.motion.limits import SquatLimits, default_limits
-from lbkit.motion.mending import MIN_SCORE, MendedTrack, mend_track
+from lbkit.motion.mending import MIN_SCORE, MendedTrack, mend_track, smoothed
 from lbkit.motion.phases import Rejected, SquatSpan, find_squats, phases_of
 from lbkit.motion.repetitions import Repetition, describe, remarks_on
 from lbkit.motion.view import View, estimate_view, hip_widths
@@ -83,8 +83,7 @@ def analyze_squats(
         MissingDependencyError: SciPy is not installed.
     """
     limits = limits or default_limits()
-    mended = mend_track(track, min_score=min_score)
-    counted = mend_track(track, min_score=min(COUNTING_MIN_SCORE, min_score), cutoff_hz=None)
+    counted = mend_track(track, min_score=min(COUNTING_MIN_SCORE, min_score))
     if not np.isfinite(counted.leg_px):
         raise InputError(
             "nobody's leg was seen in any frame", remedy="film the whole person from hip to foot, near and well lit"
@@ -92,8 +91,9 @@ def analyze_squats(
     signal = depth_signal(counted, max_bridge_s=limits.counting.max_bridge_s)
     spans, rejected = find_squats(signal, limits.counting)
     view = _view(counted, spans)
-    if not np.isfinite(mended.leg_px):
-        mended = replace(mended, leg_px=counted.leg_px)
+    is_sure = bool((track.scores[track.found] >= min_score).all())
+    trusted = counted if is_sure else replace(mend_track(track, min_score=min_score), leg_px=counted.leg_px)
+    mended = smoothed(trusted)
     angles = measure_frames(mended, view)
     repetitions = []
     for number, span in enumerate(spans, 1):

@@ -13,8 +13,9 @@ import numpy as np
 from lbkit.core.files import atomic_path, refuse_overwrite
 from lbkit.errors import MissingDependencyError, OutputError
 from lbkit.motion.angles import COLUMNS, REASONS
+from lbkit.motion.measures import MEASURES
 from lbkit.motion.phases import PHASES
-from lbkit.motion.repetitions import MEASURES, Repetition
+from lbkit.motion.repetitions import Repetition
 from lbkit.motion.squat import NOTICE, SquatAnalysis
 
 TABLE_SUFFIXES: Final = (".csv", ".parquet")
