@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lbkit.core.angles import knee_flexion_deg
 from lbkit.motion.mending import MendedTrack
 from lbkit.motion.smoothing import butterworth_lowpass, fill_gaps, runs, scipy_module
-from lbkit.motion.view import frontality, hip_widths, running_median
+from lbkit.motion.view import frontality, hip_widths, running_percentile
 
 Doubles = NDArray[np.float64]
 
@@ -104,17 +104,18 @@ def hip_height_px(joints_xy: Doubles) -> Doubles:
 
 
 def shank_length_px(time_s: Doubles, joints_xy: Doubles) -> Doubles:
-    """Return (T,) lengths of the longer shank, the median over three seconds about each moment.
+    """Return (T,) lengths of the longer shank, the upper quartile over three seconds about each moment.
 
-    The median keeps the shank's error out of what is divided by it, and somebody who walks toward the camera grows in
-    both alike.
+    That keeps the shank's error and its leaning in a squat out of what is divided by it; somebody who walks toward the
+    camera grows in both alike.
 
     Args:
         time_s: (T,) seconds.
         joints_xy: (T, 6, 2) joints.
     """
     shanks = np.linalg.norm(joints_xy[:, 4:6] - joints_xy[:, 2:4], axis=-1)
-    lengths = running_median(time_s, np.fmax(shanks[:, 0], shanks[:, 1]), window_s=_SCALE_WINDOW_S)
+    longer = np.fmax(shanks[:, 0], shanks[:, 1])
+    lengths = running_percentile(time_s, longer, window_s=_SCALE_WINDOW_S, percentile=75)
     return np.where(lengths > 0, lengths, np.nan)
 
 

@@ -17,19 +17,21 @@ from lbkit.motion.limits import SquatLimits
 from lbkit.motion.repetitions import Repetition
 from lbkit.motion.squat import analyze_squats
 
-MEMORY_S: Final = 30.0
+MEMORY_S: Final = 25.0
 """So much of the past is looked at, and no more is kept."""
 
-_EVERY_S: Final = 0.25
+_EVERY_S: Final = 0.4
 _SETTLED_S: Final = 0.15
 _APART_S: Final = 0.3
+_NEWS_S: Final = 2.0
+"""What ended longer ago and was not seen then is not seen now: the past is not judged anew."""
 
 
 class LiveCounter:
     """Counts squats from frames as they come, each when the person stands again.
 
-    Four times a second the last half minute is analysed as a recording would be; nothing of the future is needed, and
-    neither memory nor time grows.
+    Two or three times a second what was last seen is analysed as a recording would be; nothing of the future is
+    needed, and neither memory nor time grows.
 
     Args:
         image_size: Size of every frame.
@@ -41,6 +43,7 @@ class LiveCounter:
         self._frames: deque[tuple[float, NDArray[np.float64], NDArray[np.float64]]] = deque()
         self._looked_s = -np.inf
         self._deepest_s = -np.inf
+        self._has_forgotten = False
         self.count = 0
 
     def add(self, time_s: float, joints_xy: ArrayLike, scores: ArrayLike) -> list[Repetition]:
@@ -62,6 +65,7 @@ class LiveCounter:
         self._frames.append((time_s, joints, certain))
         while time_s - self._frames[0][0] > MEMORY_S:
             self._frames.popleft()
+            self._has_forgotten = True
         if time_s - self._looked_s < _EVERY_S:
             return []
         self._looked_s = time_s
@@ -76,11 +80,12 @@ class LiveCounter:
     def _ended(self, now_s: float, *, takes_cut: bool = False) -> list[Repetition]:
         try:
             found = analyze_squats(self._track(), limits=self._limits).repetitions
-        except InputError:  # nobody in the last half minute
+        except InputError:  # nobody in all that is remembered
             return []
         ended = []
         for item in found:
-            is_over = (takes_cut or item.cut in ("no", "start")) and item.end_s <= now_s - _SETTLED_S
+            is_whole = item.cut == "no" or takes_cut or (item.cut == "start" and not self._has_forgotten)
+            is_over = is_whole and now_s - _NEWS_S < item.end_s <= now_s - _SETTLED_S
             if is_over and item.deepest_s > self._deepest_s + _APART_S:
                 self.count += 1
                 self._deepest_s = item.deepest_s

@@ -143,11 +143,12 @@ def _cheapest_course(points: Doubles, swapped_costs: Doubles) -> Mask:
 
 def _moved(seen: _Places, before: _Places) -> float:
     """Return the sum of squared steps, each at most `_MOST_STEP`; an unknown one costs nothing."""
-    return sum(
-        min(abs(now - then) ** 2, _MOST_STEP)
-        for now, then in zip(seen, before, strict=True)
-        if now is not None and then is not None
-    )
+    cost = 0.0
+    for now, then in zip(seen, before, strict=True):
+        if now is not None and then is not None:
+            step = now - then
+            cost += min(step.real * step.real + step.imag * step.imag, _MOST_STEP)
+    return cost
 
 
 def _traced(came_from: Mask, *, last: bool) -> Mask:

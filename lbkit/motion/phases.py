@@ -20,6 +20,9 @@ CutName = Literal["no", "start", "end", "both"]
 
 _EDGE_S: Final = 0.15
 _USUAL_PERCENTILE: Final = 75
+_CUT_SHARE: Final = 0.3
+"""A squat that the recording shows from or to so much of its depth at most is not called cut off."""
+
 _MOST_NOISE_LOSS: Final = 0.12
 """However large the noise, a loss of height like that of a 65 degree squat is one."""
 
@@ -147,9 +150,9 @@ def _span(
     first, last = around
     peak = float(depth[deepest])
     before, after = depth[first : deepest + 1][::-1], depth[deepest : last + 1]
-    standing = peak - (1 - limits.start_share) * amplitude
-    starts_cut = first == 0 and float(before.min()) > standing
-    ends_cut = last == len(depth) - 1 and float(after.min()) > standing
+    upright = peak - (1 - _CUT_SHARE) * amplitude
+    starts_cut = first == 0 and float(before.min()) > upright
+    ends_cut = last == len(depth) - 1 and float(after.min()) > upright
     low = peak - (1 - limits.bottom_share) * amplitude
     levels = [peak - (1 - limits.start_share) * (peak - float(side.min())) for side in (before, after)]
     cut: CutName = "both" if starts_cut and ends_cut else "start" if starts_cut else "end" if ends_cut else "no"

@@ -117,7 +117,7 @@ def butterworth_lowpass(time_s: Doubles, values: Doubles, *, cutoff_hz: float = 
     """
     if cutoff_hz <= 0:
         raise ValueError(f"cutoff_hz must be positive, got {cutoff_hz}")
-    flat = values.reshape(len(time_s), -1)
+    flat = values.reshape(len(time_s), int(np.prod(values.shape[1:])))
     smooth = flat.copy()
     masks, kinds = np.unique(np.isfinite(flat), axis=1, return_inverse=True)
     for kind in range(masks.shape[1]):
@@ -141,7 +141,7 @@ def fill_gaps(time_s: Doubles, values: Doubles, *, max_gap_s: float = MAX_GAP_S)
     Returns:
         The values and a mask of the same shape.
     """
-    flat = values.reshape(len(time_s), -1)
+    flat = values.reshape(len(time_s), int(np.prod(values.shape[1:])))
     filled, mask = flat.copy(), np.zeros(flat.shape, dtype=bool)
     for column in range(flat.shape[1]):
         seen = np.isfinite(flat[:, column])

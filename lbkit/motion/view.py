@@ -69,25 +69,26 @@ def estimate_view(widths_legs: Doubles) -> View:
 
 def frontality(time_s: Doubles, widths_legs: Doubles) -> Doubles:
     """Return (T,) how frontal the view is about each moment: 0 from the side, 1 from the front or behind."""
-    local = np.nan_to_num(np.abs(running_median(time_s, widths_legs, window_s=_WINDOW_S)))
+    local = np.nan_to_num(np.abs(running_percentile(time_s, widths_legs, window_s=_WINDOW_S)))
     return np.clip((local - SIDE_LEGS) / (FRONTAL_LEGS - SIDE_LEGS), 0.0, 1.0)
 
 
-def running_median(time_s: Doubles, values: Doubles, *, window_s: float) -> Doubles:
-    """Return (T,) medians over a time about each moment, what is NaN filled in between; all NaN if all are.
+def running_percentile(time_s: Doubles, values: Doubles, *, window_s: float, percentile: float = 50.0) -> Doubles:
+    """Return (T,) percentiles over a time about each moment, what is NaN filled in between; all NaN if all are.
 
     Args:
         time_s: (T,) seconds.
         values: (T,) values, NaN where missing.
         window_s: Width of the window.
+        percentile: 50 is the median.
     """
     seen = np.isfinite(values)
     if not seen.any():
         return values.copy()
     even = np.interp(time_s, time_s[seen], values[seen])
     step = float(np.median(np.diff(time_s))) if len(time_s) > 1 else window_s
-    # A median over all 60 frames of a second tells no more than one over every sixth.
+    # A percentile over all 60 frames of a second tells no more than one over every sixth.
     stride = max(1, round(0.1 / step))
     window = 2 * max(1, round(window_s / (step * stride) / 2)) + 1
-    medians = scipy_module("ndimage").median_filter(even[::stride], size=window, mode="nearest")
-    return np.asarray(np.interp(time_s, time_s[::stride], medians), dtype=np.float64)
+    ranked = scipy_module("ndimage").percentile_filter(even[::stride], percentile, size=window, mode="nearest")
+    return np.asarray(np.interp(time_s, time_s[::stride], ranked), dtype=np.float64)

@@ -35,7 +35,7 @@ SIDE_VIEW, FRONT_VIEW = View("side", 0.0), View("frontal", 0.23)
 def planar_legs(thigh_deg: np.ndarray, shank_deg: np.ndarray) -> np.ndarray:
     """(T, 6, 2) legs in the picture's plane, the thigh leaning back and the shank forward (to the right) by so much."""
     thigh, shank = np.deg2rad(thigh_deg), np.deg2rad(shank_deg)
-    ankle = np.zeros((len(thigh), 2)) + [640.0, 600.0]
+    ankle = np.tile([640.0, 600.0], (len(thigh), 1))
     knee = ankle + 150 * np.stack([np.sin(shank), -np.cos(shank)], axis=1)
     hip = knee + 160 * np.stack([-np.sin(thigh), -np.cos(thigh)], axis=1)
     return np.repeat(np.stack([hip, knee, ankle], axis=1), 2, axis=1)

@@ -33,9 +33,9 @@ def test_json_holds_everything_and_no_nan() -> None:
     assert first["reasons"]["max_valgus_deg"] == "view"
     assert {item["code"] for item in second["feedback"]} == {"depth_shallow", "descent_fast"}
     assert all(item["limit"] and item["source"] and item["sentence"] for item in second["feedback"])
-    frame = next(frame for frame in found["frames"] if frame["phase"] == "bottom")
-    assert frame["repetition"] == 1
-    assert frame["left_knee_flexion_deg"] == pytest.approx(95, abs=5)
+    bottom = [frame for frame in found["frames"] if frame["phase"] == "bottom" and frame["repetition"] == 1]
+    assert max(frame["left_knee_flexion_deg"] for frame in bottom) == pytest.approx(95, abs=5)
+    frame = bottom[0]
     assert frame["reasons"]["pelvic_obliquity_deg"] == "view"
 
 
