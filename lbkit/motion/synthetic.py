@@ -108,10 +108,15 @@ class SquatSession:
 
     def joints_xyz(self) -> Doubles:
         """(T, 6, 3) joints in the world, metres, in the order of `LOWER_BODY_6`."""
+        flexion, valgus = self.bends_deg()
+        return leg_joints(self.legs, flexion, valgus_deg=valgus)
+
+    def bends_deg(self) -> tuple[Doubles, Doubles]:
+        """Return (T, 2) flexion of the left and right knee, and (T,) valgus of both."""
         share, valgus, asymmetry, depth = self._plan()
         flexion = self.legs.standing_deg + share * np.maximum(depth - self.legs.standing_deg, 0.0)
         both = flexion[:, None] + np.outer(share * asymmetry, _SIGNS / 2)
-        return leg_joints(self.legs, np.clip(both, 0.0, 150.0), valgus_deg=share * valgus)
+        return np.clip(both, 0.0, 150.0), share * valgus
 
     def _plan(self) -> tuple[Doubles, Doubles, Doubles, Doubles]:
         """Return (T,) how far down (0 to 1) and, for the squat at hand, valgus, asymmetry and depth."""
