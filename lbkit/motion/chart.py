@@ -19,7 +19,9 @@ PICTURE_SUFFIXES: Final = (".png",)
 MAX_BOTTOMS: Final = 12
 """So many repetitions are shown with their picture; more would be too small to see."""
 
-_COLUMNS: Final = 6
+_COLUMNS: Final = 4
+_WIDTH_IN: Final = 12.0
+_MOST_IN: Final = 4.0
 _COLORS: Final = {"left": "#d55e00", "right": "#0072b2", "depth": "#333333"}
 
 
@@ -43,9 +45,13 @@ def write_chart(
     refuse_overwrite(path, force=force)
     shown = [item for item in analysis.repetitions if item.number in bottoms][:MAX_BOTTOMS]
     rows = -(-len(shown) // _COLUMNS)
-    figure = _matplotlib("figure").Figure(figsize=(12, 5.4 + 3.4 * rows), dpi=110, layout="constrained")
+    size = analysis.mended.track.image_size
+    picture_in = min(_WIDTH_IN / _COLUMNS * size.height / size.width, _MOST_IN) + 0.5
+    figure = _matplotlib("figure").Figure(
+        figsize=(_WIDTH_IN, 5.0 + picture_in * rows), dpi=110, layout="constrained"
+    )
     figure.suptitle(title, fontsize=14)
-    areas = figure.add_gridspec(2 + rows, _COLUMNS, height_ratios=[2.6, 1.6] + [3.2] * rows)
+    areas = figure.add_gridspec(2 + rows, _COLUMNS, height_ratios=[2.6, 1.6] + [picture_in] * rows)
     _draw_flexion(figure.add_subplot(areas[0, :]), analysis)
     _draw_height(figure.add_subplot(areas[1, :]), analysis)
     for place, item in enumerate(shown):

@@ -84,7 +84,8 @@ def leg_length_px(joints_xy: Doubles) -> float:
     thighs = np.linalg.norm(joints_xy[:, 2:4] - joints_xy[:, 0:2], axis=-1)
     shanks = np.linalg.norm(joints_xy[:, 4:6] - joints_xy[:, 2:4], axis=-1)
     legs = (thighs + shanks)[np.isfinite(thighs + shanks)]
-    return float(np.percentile(legs, 80)) if len(legs) else float("nan")
+    length = float(np.percentile(legs, 80)) if len(legs) else 0.0
+    return length if length > 0 else float("nan")
 
 
 def unswapped(time_s: Doubles, joints_xy: Doubles, *, leg_px: float) -> tuple[Doubles, Mask]:
