@@ -36,6 +36,18 @@ def roots() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def clips() -> ModuleType:
+    """The module `tests/toy_clips.py`: `write_clip`, `write_sound` and what goes with them."""
+    return _load_neighbour("toy_clips")
+
+
+@pytest.fixture(scope="session")
+def detectors() -> ModuleType:
+    """The module `tests/toy_detectors.py`: `save_yolox` and `save_rtmdet`."""
+    return _load_neighbour("toy_detectors")
+
+
+@pytest.fixture(scope="session")
 def toy_model(toys: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy model that takes uint8 pixels and puts out heatmaps, named `toy.onnx` in a folder of its own."""
     return toys.save_toy_model(tmp_path_factory.mktemp("toys") / "toy.onnx")

@@ -21,8 +21,8 @@ from lbkit.video.source import Frame, LateImage, VideoInfo, display_name, scheme
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 15.0
 """How long an address may keep silent."""
 
-MAX_TRIED_PACKETS = 2000
-"""So many packets may pass before the first picture; a file with more broken ones is no video."""
+MAX_BROKEN_READS = 100
+"""A file is read on behind so many broken places."""
 
 SQUARE_WITHIN = 0.01
 """Pixels whose sides differ by less count as square."""
@@ -139,7 +139,8 @@ class VideoFile:
         raise VideoReadError(f"holds {holds}, no video", where=self.name, remedy="give a file that has a picture")
 
     def _decode(self) -> Iterator[Any]:
-        """Yield PyAV's frames; what cannot be decoded is counted, and a file that breaks off ends there."""
+        """Yield PyAV's frames; what cannot be read or decoded is counted and skipped."""
+        broken_reads = 0
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -151,7 +152,11 @@ class VideoFile:
                     words = error.strerror or str(error)
                     raise VideoReadError(f"the stream broke off ({words})", where=self.name) from error
                 self.broken_frames += 1
-                return
+                broken_reads += 1
+                if broken_reads == MAX_BROKEN_READS:
+                    return
+                packets = self._container.demux(self._stream)
+                continue
             yield from self._decode_packet(packet)
 
     def _decode_packet(self, packet: Any) -> Iterator[Any]:

@@ -66,7 +66,6 @@ class VideoWriter:
     def __init__(self, path: Path, *, size: ImageSize, frames_per_s: float | None = None, force: bool = False) -> None:
         self.path = path
         self.frames_written = 0
-        self.seconds_written = 0.0
         check_video_name(path)
         refuse_overwrite(path, force=force)
         self._av = import_av()
@@ -149,23 +148,27 @@ class VideoWriter:
         """Encode what waits until the end; runs in the thread."""
         try:
             while (item := self._waiting.get()) is not None:
-                self._encode(*item)
-            for packet in self._stream.encode():
-                self._container.mux(packet)
+                self._mux(self._frame(*item))
+            self._mux(None)
         except Exception as error:
             self._error = self._write_error(error)
             self._has_failed.set()
+            with suppress(self._av.FFmpegError, OSError):
+                self._mux(None)  # what the encoder still holds
 
-    def _encode(self, time_s: float, picture: Picture) -> None:
+    def _frame(self, time_s: float, picture: Picture) -> Any:
         image = picture() if callable(picture) else picture
         frame = self._av.VideoFrame.from_ndarray(_yuv(image, self._stream.height, self._stream.width), "yuv420p")
         frame.time_base = self._stream.codec_context.time_base
         frame.pts = round(time_s / frame.time_base)
         frame.colorspace = _BT601
+        return frame
+
+    def _mux(self, frame: Any) -> None:
+        """Encode a frame, or what the encoder still holds when it is None, and write what comes out."""
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
-        self.frames_written += 1
-        self.seconds_written = time_s
+            self.frames_written += 1
 
     def _finish(self) -> None:
         """Close the container, as well as it can be, and give the file its name."""

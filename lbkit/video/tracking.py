@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from lbkit.core.boxes import box_iou, leg_length_px, person_box_from_joints, who
 from lbkit.core.contract import ModelContract
 from lbkit.core.detections import PersonDetector
 from lbkit.core.estimator import PoseEstimator
-from lbkit.core.geometry import FloatArray, ImageArray, ImageSize
+from lbkit.core.geometry import FloatArray, ImageArray, ImageSize, fit_box
 from lbkit.core.preprocess import crop_person
 from lbkit.core.search import PersonSearch
 
@@ -26,10 +26,29 @@ LOST_SCORES = (0.1, 0.25)
 fpn (PCK 0.51) gives people 0.43 to 1.01 and the rest a median of 0.21, cnn (0.27) 0.11 to 0.66 and 0.16."""
 
 LEG_MEMORY_S = 4.0
-"""How slowly a leg that looked long is forgotten: its length falls to a third in this time, unless it is seen again."""
+LEG_QUANTILE = 0.8
+MAX_REMEMBERED = 256
+"""How far back a leg's length is remembered, and which of the lengths seen counts."""
+
+TOO_LONG = 1.3
+ODD_S = 0.5
+"""A leg this many times as long as it was is a mistake: the box stays where it was; if the leg is still as long after
+`ODD_S`, the person is searched anew."""
+
+ODD_SCALE = 1.15
+"""A frame whose joints are such a mistake is looked at once more, in a box that is larger by this."""
 
 SETTLED_IOU = 0.6
 """A box that leads to joints whose own box overlaps it by less is looked at once more."""
+
+THOROUGH_S = 0.5
+"""So long after a person was lost every frame is searched as the first one is."""
+
+DOUBTFUL = 2.0
+DOUBT_EVERY_S = 1.0
+SURER = 1.25
+"""Somebody who scores less than `DOUBTFUL` times what nobody may have is checked against a search of the whole picture
+every so often, and given up for whom scores this many times as much there."""
 
 ONE_PERSON_ID = 1
 
@@ -126,31 +145,68 @@ class WholeImage:
 
 
 class LegMemory:
-    """How long a person's leg is in the picture, remembered over frames where it looks short.
+    """How long a person's leg is in the picture, from the last seconds.
+
+    Thighs that point at the camera look short, and joints gone astray make a leg long for a frame or two; so the length
+    is one that `LEG_QUANTILE` of the last frames stayed below.
 
     Args:
-        memory_s: How slowly a length that is not seen again is forgotten.
+        memory_s: How far back it reaches.
     """
 
     def __init__(self, memory_s: float = LEG_MEMORY_S) -> None:
         self._memory_s = memory_s
-        self._leg_px = 0.0
-        self._time_s = 0.0
+        self._seen: deque[tuple[float, float]] = deque()
 
-    def update(self, xy: FloatArray, time_s: float) -> float:
-        """Return the length in pixels after (6, 2) joints were seen at a time in seconds."""
-        kept = math.exp(-max(0.0, time_s - self._time_s) / self._memory_s)
-        self._leg_px = max(leg_length_px(xy), self._leg_px * kept)
-        self._time_s = time_s
-        return self._leg_px
+    def note(self, xy: FloatArray, time_s: float) -> None:
+        """Take (6, 2) joints that were seen at a time in seconds into account."""
+        self._seen.append((time_s, leg_length_px(xy)))
+        while self._seen[0][0] < time_s - self._memory_s or len(self._seen) > MAX_REMEMBERED:
+            self._seen.popleft()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._seen.clear()
+
+    def length_px(self) -> float:
+        """Return the length in pixels; something must have been seen."""
+        return float(np.quantile([leg_px for _, leg_px in self._seen], LEG_QUANTILE))
+
+    def is_too_long(self, xy: FloatArray) -> bool:
+        """Tell whether (6, 2) joints show a leg that the person seen so far cannot have."""
+        return bool(self._seen) and leg_length_px(xy) > TOO_LONG * self.length_px()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sight:
+    """One person on one frame: (K, 3) joints and the (4,) box that was looked at."""
+
+    joints: NDArray[np.float64]
+    box_xyxy: FloatArray
+
+    @property
+    def xy(self) -> NDArray[np.float64]:
+        return self.joints[:, :2]
+
+    @property
+    def score(self) -> float:
+        return float(self.joints[:, 2].mean())
+
+    @property
+    def area_px(self) -> float:
+        """About the area of the person, from the box (COCO's people cover 0.53 of theirs)."""
+        left, top, right, bottom = self.box_xyxy
+        return max(1.0, PERSON_PER_BOX * float((right - left) * (bottom - top)))
 
 
 class OnePerson:
     """One person, found without a box and then followed by the joints.
 
     The first frame is searched as a photograph is. Afterwards each frame is looked at in the box that the last joints
-    lead to. When the joints score low, the person is lost and the frame is searched again; while that fails, one look
-    a frame goes on searching, so that frames without anybody cost no more than others.
+    lead to. When the joints score low, the person is lost and the frame is searched again; after `THOROUGH_S` without
+    anybody one look a frame goes on searching, so that empty frames cost no more than others. Somebody who scores
+    little more than nobody does may be no person at all, so from time to time the whole picture is searched for a
+    better one.
 
     Args:
         estimator: The model.
@@ -162,54 +218,76 @@ class OnePerson:
         self._lost_score = person_score_limit(estimator.contract) if lost_score is None else lost_score
         self._box_xyxy: FloatArray | None = None
         self._search: PersonSearch | None = None
+        self._lost_s: float | None = None
+        self._searched_s = 0.0
+        self._odd_s: float | None = None
         self._leg = LegMemory()
 
     def step(self, image: ImageArray, time_s: float) -> Sightings:
         """Find the person (see `Tracker.step`)."""
-        joints, box = self._follow(image, self._box_xyxy) if self._box_xyxy is not None else (None, None)
-        if joints is None or box is None:
-            joints, box = self._look_for(image)
-        if joints is None or box is None:
+        sight = None if self._box_xyxy is None else self._follow(image, self._box_xyxy, time_s)
+        if sight is None:
+            self._leg.forget()
+            sight = self._look_for(image, time_s)
+        if sight is None:
+            self._box_xyxy = None
             return Sightings.none(len(self._estimator.contract.keypoints))
-        size = ImageSize.of(image)
-        self._box_xyxy = person_box_from_joints(joints[:, :2], size, leg_px=self._leg.update(joints[:, :2], time_s))
-        return Sightings.one(joints, box)
+        if self._odd_s is None:  # else the box stays where it was
+            self._leg.note(sight.xy, time_s)
+            self._box_xyxy = person_box_from_joints(sight.xy, ImageSize.of(image), leg_px=self._leg.length_px())
+        self._search = self._lost_s = None
+        return Sightings.one(sight.joints, sight.box_xyxy)
 
-    def _follow(self, image: ImageArray, box: FloatArray) -> tuple[NDArray[np.float64], FloatArray] | tuple[None, None]:
+    def _follow(self, image: ImageArray, box: FloatArray, time_s: float) -> _Sight | None:
         """Look where the person should be, and once more where that leads if it leads elsewhere."""
-        joints = self._look(image, box)
-        led_to = person_box_from_joints(joints[:, :2], ImageSize.of(image))
-        if box_iou(led_to, box) < SETTLED_IOU:
-            again = self._look(image, led_to)
-            if again[:, 2].mean() > joints[:, 2].mean():
-                joints, box = again, led_to
-        if joints[:, 2].mean() >= self._lost_score:
-            return joints, box
-        self._box_xyxy = None
-        return None, None
+        sight = self._look(image, box)
+        if self._leg.is_too_long(sight.xy):
+            sight = self._look_again(sight, image, box, time_s)
+        else:
+            self._odd_s = None
+            led_to = person_box_from_joints(sight.xy, ImageSize.of(image))
+            if box_iou(led_to, box) < SETTLED_IOU:
+                sight = max(sight, self._look(image, led_to), key=lambda one: one.score)
+        is_doubtful = sight.score < DOUBTFUL * self._lost_score
+        if is_doubtful and time_s - self._searched_s >= DOUBT_EVERY_S:
+            found = self._search_all(image, time_s)
+            sight = found if found.score > SURER * sight.score else sight
+        return sight if sight.score >= self._lost_score else None
 
-    def _look_for(self, image: ImageArray) -> tuple[NDArray[np.float64], FloatArray] | tuple[None, None]:
-        """Search: on the frame where the search begins to its end, on later ones a look each."""
-        is_new = self._search is None
-        search = self._search or PersonSearch(ImageSize.of(image))
-        self._search = search
+    def _look_again(self, odd: _Sight, image: ImageArray, box: FloatArray, time_s: float) -> _Sight:
+        """Look in a larger box at somebody whose leg is too long; after `ODD_S` of that, search anew."""
+        again = self._look(image, fit_box(box, aspect=float((box[3] - box[1]) / (box[2] - box[0])), padding=ODD_SCALE))
+        if not self._leg.is_too_long(again.xy):
+            self._odd_s = None
+            return again
+        self._odd_s = time_s if self._odd_s is None else self._odd_s
+        if time_s - self._odd_s < ODD_S:
+            return max(odd, again, key=lambda one: one.score)
+        self._odd_s = None
+        self._leg.forget()
+        return self._search_all(image, time_s)
+
+    def _look_for(self, image: ImageArray, time_s: float) -> _Sight | None:
+        """Search the whole frame when the person was lost a short while ago, and else go on by one look."""
+        self._lost_s = time_s if self._lost_s is None else self._lost_s
+        if time_s - self._lost_s <= THOROUGH_S:
+            sight = self._search_all(image, time_s)
+        else:
+            self._search = self._search or PersonSearch(ImageSize.of(image))
+            sight = self._look(image, self._search.box_xyxy)
+            self._search.record(sight.joints)
+            self._search = None if self._search.is_over else self._search
+        return sight if sight.score >= self._lost_score else None
+
+    def _search_all(self, image: ImageArray, time_s: float) -> _Sight:
+        self._searched_s = time_s
+        search = PersonSearch(ImageSize.of(image))
         while not search.is_over:
-            joints, box = self._look(image, search.box_xyxy), search.box_xyxy
-            search.record(joints)
-            if not is_new:
-                break
-        if is_new:
-            joints, box = search.joints, search.joints_box_xyxy
-        if joints[:, 2].mean() >= self._lost_score:
-            self._search = None
-            return joints, box
-        if search.is_over:
-            self._search = PersonSearch(ImageSize.of(image))
-        return None, None
+            search.record(self._look(image, search.box_xyxy).joints)
+        return _Sight(search.joints, search.joints_box_xyxy)
 
-    def _look(self, image: ImageArray, box: FloatArray) -> NDArray[np.float64]:
-        joints: NDArray[np.float64] = look_at(self._estimator, image, np.asarray(box)[None])[0]
-        return joints
+    def _look(self, image: ImageArray, box: FloatArray) -> _Sight:
+        return _Sight(look_at(self._estimator, image, np.asarray(box)[None])[0], box)
 
 
 class Crowd:
@@ -271,7 +349,7 @@ class Crowd:
 
     def _likeness(self, first: _Sight, second: _Sight) -> float:
         area = float(np.sqrt(first.area_px * second.area_px))
-        return keypoint_similarity(first.joints[:, :2], second.joints[:, :2], area_px=area, sigmas=self._sigmas)
+        return keypoint_similarity(first.xy, second.xy, area_px=area, sigmas=self._sigmas)
 
     def _match(self, found: list[_Sight], size: ImageSize) -> list[tuple[_Person, _Sight]]:
         """Pair people with sightings, the likest first; where skeletons are too far apart, boxes that overlap count."""
@@ -307,24 +385,6 @@ class Crowd:
                 present.append(sight)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sight:
-    """One person on one frame: (K, 3) joints and the (4,) box that was looked at."""
-
-    joints: NDArray[np.float64]
-    box_xyxy: FloatArray
-
-    @property
-    def score(self) -> float:
-        return float(self.joints[:, 2].mean())
-
-    @property
-    def area_px(self) -> float:
-        """About the area of the person, from the box (COCO's people cover 0.53 of theirs)."""
-        left, top, right, bottom = self.box_xyxy
-        return max(1.0, PERSON_PER_BOX * float((right - left) * (bottom - top)))
-
-
 class _Person:
     """Somebody who is followed.
 
@@ -343,12 +403,12 @@ class _Person:
     def see(self, sight: _Sight, time_s: float, *, is_confirmed: bool) -> None:
         self.sight = sight
         self.seen_s = time_s
-        self._leg_px = self._leg.update(sight.joints[:, :2], time_s)
+        self._leg.note(sight.xy, time_s)
         if is_confirmed:
             self.confirmed_s = time_s
 
     def next_box(self, size: ImageSize) -> FloatArray:
-        return person_box_from_joints(self.sight.joints[:, :2], size, leg_px=self._leg_px)
+        return person_box_from_joints(self.sight.xy, size, leg_px=self._leg.length_px())
 
 
 def keypoint_similarity(

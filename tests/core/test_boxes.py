@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lbkit.core.boxes import box_iou, box_problem, checked_boxes, person_box_from_joints, whole_image_box
+from lbkit.core.boxes import (
+    ABOVE_HIP_PER_LEG,
+    BELOW_ANKLE_PER_LEG,
+    box_iou,
+    box_problem,
+    checked_boxes,
+    leg_length_px,
+    person_box_from_joints,
+    whole_image_box,
+)
 from lbkit.core.geometry import ImageSize
 from lbkit.errors import BoxError
 
@@ -48,9 +57,19 @@ def test_a_standing_persons_box_comes_from_the_legs() -> None:
         [[110, y["hip"]], [90, y["hip"]], [110, y["knee"]], [90, y["knee"]], [110, y["ankle"]], [90, y["ankle"]]]
     )
     box = person_box_from_joints(joints, SIZE)
-    assert box[1] == pytest.approx(60, abs=2)
-    assert box[3] == pytest.approx(260, abs=2)
+    assert box[1] == pytest.approx(60, abs=6)  # a little above the head
+    assert 260 <= box[3] <= 272  # and below the feet, whose toes may point at the camera
     assert box[0] < 90 < 110 < box[2]
+
+
+def test_a_leg_known_to_be_longer_makes_the_box_as_high() -> None:
+    """A squat seen from the front: the thighs point at the camera."""
+    joints = np.array([[115.0, 190], [85, 190], [125, 200], [75, 200], [118, 250], [82, 250]])
+    short, tall = person_box_from_joints(joints, SIZE), person_box_from_joints(joints, SIZE, leg_px=98)
+    assert leg_length_px(joints) < 65
+    assert tall[1] == pytest.approx(190 - ABOVE_HIP_PER_LEG * 98, abs=1)
+    assert tall[1] < short[1] - 30
+    assert tall[3] == pytest.approx(250 + BELOW_ANKLE_PER_LEG * 98, abs=1)
 
 
 def test_box_from_scattered_joints_stays_usable() -> None:
