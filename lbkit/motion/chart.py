@@ -47,9 +47,7 @@ def write_chart(
     rows = -(-len(shown) // _COLUMNS)
     size = analysis.mended.track.image_size
     picture_in = min(_WIDTH_IN / _COLUMNS * size.height / size.width, _MOST_IN) + 0.5
-    figure = _matplotlib("figure").Figure(
-        figsize=(_WIDTH_IN, 5.0 + picture_in * rows), dpi=110, layout="constrained"
-    )
+    figure = _matplotlib("figure").Figure(figsize=(_WIDTH_IN, 5.0 + picture_in * rows), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=14)
     areas = figure.add_gridspec(2 + rows, _COLUMNS, height_ratios=[2.6, 1.6] + [picture_in] * rows)
     _draw_flexion(figure.add_subplot(areas[0, :]), analysis)
