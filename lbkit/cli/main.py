@@ -28,6 +28,7 @@ COMMANDS = {
     "parity-check": "lbkit.cli.parity_check:parity_check",
     "quantize": "lbkit.cli.quantize:quantize",
     "serve": "lbkit.cli.serve:serve",
+    "squat": "lbkit.cli.squat:squat",
 }
 """Where each command lives. Such a module imports at its top only click, the standard library and lbkit.errors."""
 
@@ -42,6 +43,8 @@ EXTRAS = {
     "safetensors": "export",
     "pycocotools": "eval",
     "matplotlib": "eval",
+    "scipy": "motion",
+    "pyarrow": "parquet",
     "av": "video",
     "fastapi": "serve",
     "uvicorn": "serve",

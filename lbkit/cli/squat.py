@@ -1,0 +1,402 @@
+"""`lbkit squat`: squats counted and described, from a video or a camera."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lbkit.cli.messages import plain_line
+from lbkit.cli.options import force_option, is_quiet, json_option, provider_option, threads_option
+from lbkit.cli.report import native_stderr_silenced, progress_bar
+from lbkit.errors import InputError
+
+if TYPE_CHECKING:
+    from lbkit.core.estimator import PoseEstimator
+    from lbkit.core.geometry import ImageArray
+    from lbkit.core.tracks import PoseTrack
+    from lbkit.motion.limits import SquatLimits
+    from lbkit.motion.repetitions import Repetition
+    from lbkit.motion.squat import SquatAnalysis
+    from lbkit.video.pipeline import FramePoses, VideoBoxes
+    from lbkit.video.source import VideoInfo, VideoSource
+
+DETECTOR_PREFIX = "detector:"
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+MODELS = ("fpn", "cnn")
+"""Tried in this order where none is named: the more exact one, and the one that comes with `pip install`."""
+
+OTHERS_SHARE = 0.3
+"""Somebody else seen in so many of the frames is told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the command line asks for, besides the model."""
+
+    source: str
+    boxes: str
+    person: int | None
+    stride: int
+    live: bool
+    as_json: bool
+    frames: Path | None
+    repetitions: Path | None
+    draw: Path | None
+    report: Path | None
+    limits: Path | None
+    force: bool
+
+
+def _file_option(name: str, metavar: str, text: str) -> Callable[[Decorated], Decorated]:
+    return click.option(name, type=click.Path(dir_okay=False, path_type=Path), metavar=metavar, help=text)
+
+
+@click.command()
+@click.argument("source", metavar="VIDEO")
+@click.option(
+    "--model", metavar="NAME|FILE", help="A model's name or ONNX file.  [default: fpn if it is there, else cnn]"
+)
+@provider_option
+@click.option(
+    "--boxes",
+    default="auto",
+    show_default=True,
+    metavar="auto|whole|detector:FILE.onnx",
+    help="Where people are: one is looked for and followed; one fills the picture; or a YOLOX or RTMDet detector says.",
+)
+@click.option(
+    "--person", type=click.IntRange(min=0), metavar="ID", help="Whose squats, where a detector finds several."
+)
+@click.option(
+    "--stride", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Every N-th frame."
+)
+@click.option("--live", is_flag=True, help="Print a line as each repetition ends; cameras and streams are always live.")
+@json_option
+@_file_option("--frames", "FILE.csv|.parquet", "Write angles and phases, a row a frame.")
+@_file_option("--repetitions", "FILE.csv|.parquet", "Write a row a repetition.")
+@_file_option("--draw", "VIDEO.mp4", "Write the video with skeleton, angles and count.")
+@_file_option("--report", "FILE.png", "Write a picture of the curves and of every bottom.")
+@_file_option("--limits", "FILE.toml", "Limits of your own, in the form of lbkit/motion/limits.toml.")
+@threads_option
+@force_option
+@click.pass_context
+def squat(ctx: click.Context, /, *, model: str | None, provider: str, threads: int | None, **chosen: Any) -> None:
+    """Count the squats in a video and tell depth, tempo and evenness of each.
+
+    VIDEO is a file, camera:0, or an address such as rtsp://host/path. A repetition is a way down from standing and up
+    again, at least as deep as a quarter squat and a good part of the person's usual depth; one that the recording cuts
+    off counts if its bottom is seen. What cannot be measured from where the camera stands is left empty, with the
+    reason.
+    """
+    request = _Request(**chosen)
+    _check(request)
+    limits = _limits(request)
+    estimator = _load(model, provider=provider, threads=threads)
+    boxes = _boxes(request.boxes, provider=provider, threads=threads)
+    from lbkit.video.source import open_video
+
+    with native_stderr_silenced(), open_video(request.source) as video:
+        if request.live or video.info.is_live:
+            _check_live(request)
+            _count_live(request, video, estimator, boxes=boxes, limits=limits)
+            return
+        tracks, error = _follow(request, video, estimator, boxes)
+    if tracks is None:
+        raise error or InputError("holds no frames", where=request.source)
+    analysis = _analyze(request, tracks, limits, min_score=_min_score(estimator))
+    _deliver(request, analysis, info=video.info, model=model)
+    if error is not None:
+        raise error
+    ctx.exit(0)
+
+
+def _check(request: _Request) -> None:
+    """Refuse before anything is computed what could not be written afterwards."""
+    from lbkit.core.files import refuse_overwrite
+    from lbkit.motion.chart import check_chart_name
+    from lbkit.motion.tables import check_table_name
+
+    if request.boxes not in ("auto", "whole") and not request.boxes.startswith(DETECTOR_PREFIX):
+        raise click.UsageError(f"--boxes {request.boxes!r} is none of auto, whole, detector:FILE.onnx.")
+    if request.report is not None:
+        check_chart_name(request.report)
+    for path in (request.frames, request.repetitions):
+        if path is not None:
+            check_table_name(path)
+    if request.draw is not None:
+        from lbkit.video.sink import check_video_name
+
+        check_video_name(request.draw)
+    written = [path for path in (request.frames, request.repetitions, request.draw, request.report) if path is not None]
+    for path in written:
+        refuse_overwrite(path, force=request.force)
+        if path.resolve() in (
+            Path(request.source).resolve(),
+            *(other.resolve() for other in written if other is not path),
+        ):
+            raise click.UsageError(f"{path} is named twice.")
+
+
+def _check_live(request: _Request) -> None:
+    named = {"--frames": request.frames, "--repetitions": request.repetitions, "--report": request.report}
+    for option, value in {**named, "--draw": request.draw}.items():
+        if value is not None:
+            raise click.UsageError(f"{option} needs a recording; live, repetitions are printed as they end.")
+
+
+def _limits(request: _Request) -> SquatLimits:
+    from lbkit.motion.limits import default_limits, read_limits
+
+    return default_limits() if request.limits is None else read_limits(request.limits)
+
+
+def _load(model: str | None, *, provider: str, threads: int | None) -> PoseEstimator:
+    from lbkit.errors import ModelNotFoundError
+    from lbkit.runtime.loading import load_model
+
+    names = MODELS if model is None else (model,)
+    for name in names[:-1]:
+        with contextlib.suppress(ModelNotFoundError):
+            return load_model(name, provider=provider, threads=threads)
+    return load_model(names[-1], provider=provider, threads=threads)
+
+
+def _boxes(boxes: str, *, provider: str, threads: int | None) -> VideoBoxes:
+    if not boxes.startswith(DETECTOR_PREFIX):
+        return "whole" if boxes == "whole" else "auto"
+    from lbkit.runtime.person_detector import OnnxPersonDetector
+
+    path = Path(boxes.removeprefix(DETECTOR_PREFIX))
+    return OnnxPersonDetector(path, provider=provider, threads=threads)
+
+
+def _min_score(estimator: PoseEstimator) -> float:
+    """Return the score below which the model's joints are not measured on: a weak model's peaks are low."""
+    from lbkit.video.tracking import person_score_limit
+
+    return person_score_limit(estimator.contract)
+
+
+def _follow(
+    request: _Request, video: VideoSource, estimator: PoseEstimator, boxes: VideoBoxes
+) -> tuple[list[PoseTrack] | None, BaseException | None]:
+    """Return everybody's tracks, and what ended the video early: a broken file or Ctrl-C, with what was seen till then.
+
+    The frames themselves are let go, so that an hour of video takes no more memory than a minute.
+    """
+    from lbkit.errors import VideoReadError
+    from lbkit.video.pipeline import follow_people, pose_tracks
+
+    ended: list[BaseException] = []
+    count = 0
+
+    def frames() -> Iterator[FramePoses]:
+        nonlocal count
+        results = follow_people(video, estimator, boxes=boxes, stride=request.stride)
+        with contextlib.closing(results), _progress(request, video.info) as advance:  # type: ignore[type-var]
+            try:
+                for result in results:
+                    count += 1
+                    advance()
+                    yield result
+            except (VideoReadError, KeyboardInterrupt) as error:
+                ended.append(error)
+
+    tracks = pose_tracks(frames())
+    return (tracks if count else None), (ended[0] if ended else None)
+
+
+@contextlib.contextmanager
+def _progress(request: _Request, info: VideoInfo) -> Iterator[Any]:
+    if is_quiet() or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    bar = progress_bar("frames/s")
+    total = None if info.frame_count is None else -(-info.frame_count // request.stride)
+    task = bar.add_task(plain_line(Path(info.name).name), total=total)
+    with bar:
+        yield lambda: bar.advance(task)
+
+
+def _analyze(request: _Request, tracks: list[PoseTrack], limits: SquatLimits, *, min_score: float) -> SquatAnalysis:
+    from lbkit.motion.squat import analyze_squats
+
+    track = _chosen(request, tracks)
+    try:
+        return analyze_squats(track, limits=limits, min_score=min_score)
+    except InputError as error:
+        raise InputError(error.problem, where=request.source, remedy=error.remedy) from error
+
+
+def _chosen(request: _Request, tracks: list[PoseTrack]) -> PoseTrack:
+    """Return the track of the person asked for, or of who was seen longest; the others are told of."""
+    if not tracks:
+        raise InputError(
+            "nobody was found in any frame",
+            where=request.source,
+            remedy="film the whole person from hip to foot, or give --boxes whole where one person fills the picture",
+        )
+    seen = {track.track_id: float(track.found.any(axis=1).mean()) for track in tracks}
+    ids = ", ".join(map(str, seen))
+    if request.person is not None and request.person not in seen:
+        raise InputError(f"has no person {request.person}", where=request.source, remedy=f"there are {ids}")
+    wanted = max(seen, key=lambda number: seen[number]) if request.person is None else request.person
+    others = [number for number, share in seen.items() if number != wanted and share > OTHERS_SHARE]
+    if others and request.person is None:
+        names = ", ".join(map(str, others))
+        click.echo(f"warning: person {wanted} was seen longest; --person takes another: {names}", err=True)
+    return next(track for track in tracks if track.track_id == wanted)
+
+
+def _deliver(request: _Request, analysis: SquatAnalysis, *, info: VideoInfo, model: str | None) -> None:
+    """Write the tables first, then print, then write what needs the video once more; each problem stops only itself."""
+    from lbkit.motion.tables import analysis_dict, frame_rows, repetition_rows, write_table
+
+    if request.frames is not None:
+        write_table(request.frames, frame_rows(analysis), force=request.force)
+    if request.repetitions is not None:
+        write_table(request.repetitions, repetition_rows(analysis), force=request.force)
+    if request.as_json:
+        click.echo(json.dumps(analysis_dict(analysis, source=request.source), allow_nan=False))
+    else:
+        _print(request, analysis)
+    if request.draw is not None or request.report is not None:
+        _draw(request, analysis, info)
+    if not is_quiet():
+        for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
+            click.echo(plain_line(f"written: {path}"), err=True)
+        if request.draw is None:
+            named = "" if model is None else f" --model {shlex.quote(model)}"
+            click.echo(
+                f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png",
+                err=True,
+            )
+
+
+def _print(request: _Request, analysis: SquatAnalysis) -> None:
+    from lbkit.motion.squat import NOTICE
+
+    count = len(analysis.repetitions)
+    view = f"{analysis.view.name} view" if analysis.view.name != "unknown" else "view unknown"
+    click.echo(plain_line(f"{request.source}: {count} squat{'' if count == 1 else 's'}, {view}"))
+    for item in analysis.repetitions:
+        click.echo(_line(item))
+        for remark in item.remarks:
+            click.echo(f"      {remark.sentence}")
+    for warning in analysis.warnings:
+        click.echo(f"note: {warning.sentence}")
+    click.echo(NOTICE)
+
+
+def _line(item: Repetition) -> str:
+    """Return one repetition as a line."""
+    values = item.measures
+    how = "" if values["max_knee_flexion_deg"] is not None else " by the hips' height"
+    tempo = ", ".join(
+        f"{name} {value:.1f} s"
+        for name, value in (("down", values["descent_s"]), ("held", values["bottom_s"]), ("up", values["ascent_s"]))
+        if value is not None
+    )
+    hips = {True: ", hips below knees", False: ", hips above knees", None: ", hips level with knees"}
+    where = "" if values["hip_above_knee_legs"] is None else hips[item.hip_below_knee]
+    cut = "" if item.cut == "no" else " (cut off)"
+    depth = f"{values['depth_deg']:.0f}\N{DEGREE SIGN}{how}"
+    return f"{item.number:3d}  {item.start_s:6.1f} to {item.end_s:5.1f} s{cut}  {depth}{where}; {tempo}"
+
+
+def _draw(request: _Request, analysis: SquatAnalysis, info: VideoInfo) -> None:
+    """Read the video again, now that the counts are known, and draw over it."""
+    from lbkit.motion.chart import MAX_BOTTOMS, write_chart
+    from lbkit.motion.overlay import draw_squat_frame
+
+    wanted = {item.deepest_frame: item.number for item in analysis.repetitions[:MAX_BOTTOMS]}
+    bottoms: dict[int, ImageArray] = {}
+    with _writer(request, info) as write:
+        for row, (time_s, image) in enumerate(_frames_again(request, count=len(analysis.phases))):
+            if request.report is not None and row in wanted:
+                bottoms[wanted[row]] = draw_squat_frame(image, analysis, row)
+            if write is not None:
+                write(time_s, _late_drawing(image, analysis, row))
+    if request.report is not None:
+        title = f"{Path(info.name).name}: {len(analysis.repetitions)} squats, {analysis.view.name} view"
+        write_chart(request.report, analysis, bottoms=bottoms, title=title, force=request.force)
+
+
+def _late_drawing(image: ImageArray, analysis: SquatAnalysis, row: int) -> Any:
+    from lbkit.motion.overlay import draw_squat_frame
+
+    return lambda: draw_squat_frame(image, analysis, row)
+
+
+def _frames_again(request: _Request, *, count: int) -> Iterator[tuple[float, ImageArray]]:
+    """Yield times and pictures of the frames that were analysed, which after Ctrl-C are not all."""
+    from itertools import islice
+
+    from lbkit.video.source import open_video
+
+    with open_video(request.source) as video:
+        for frame in islice(video.frames(stride=request.stride), count):
+            yield frame.time_s, frame.image
+
+
+@contextlib.contextmanager
+def _writer(request: _Request, info: VideoInfo) -> Iterator[Any]:
+    if request.draw is None:
+        yield None
+        return
+    from lbkit.video.sink import VideoWriter
+
+    rate = None if info.frames_per_s is None else info.frames_per_s / request.stride
+    with VideoWriter(request.draw, size=info.size, frames_per_s=rate, force=request.force) as writer:
+        yield writer.write
+
+
+def _count_live(
+    request: _Request, video: VideoSource, estimator: PoseEstimator, *, boxes: VideoBoxes, limits: SquatLimits
+) -> None:
+    """Print a line or a JSON object as each repetition ends, until the video does or Ctrl-C comes."""
+    from lbkit.motion.live import LiveCounter
+    from lbkit.motion.squat import NOTICE
+    from lbkit.video.pipeline import follow_people
+
+    counter = LiveCounter(video.info.size, limits=limits)
+    results = follow_people(video, estimator, boxes=boxes, stride=request.stride)
+    if not is_quiet():
+        click.echo(NOTICE, err=True)
+    with contextlib.closing(results):  # type: ignore[type-var]  # a generator
+        try:
+            for result in results:
+                _tell_live(request, counter.add(result.time_s, *_joints_of(result, request.person)))
+        finally:
+            _tell_live(request, counter.finish())
+            click.echo(f"{counter.count} squat{'' if counter.count == 1 else 's'}", err=True)
+
+
+def _joints_of(result: FramePoses, person: int | None) -> tuple[Any, Any]:
+    """Return (6, 2) joints and (6,) scores of the person asked for, or of the one found with most certainty."""
+    import numpy as np
+
+    candidates = [row for row, number in enumerate(result.ids) if person in (None, number)]
+    if not candidates:
+        return np.full((6, 2), np.nan), np.zeros(6)
+    row = max(candidates, key=lambda index: float(result.poses.person_scores[index]))
+    return result.poses.xy[row], np.clip(result.poses.scores[row], 0.0, 1.0)
+
+
+def _tell_live(request: _Request, ended: list[Repetition]) -> None:
+    from lbkit.motion.tables import repetition_dict
+
+    for item in ended:
+        click.echo(json.dumps(repetition_dict(item)) if request.as_json else _line(item))
+        if not request.as_json:
+            for remark in item.remarks:
+                click.echo(f"      {remark.sentence}")
+        sys.stdout.flush()

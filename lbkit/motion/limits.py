@@ -1,0 +1,131 @@
+"""Every limit by which squats are counted and judged, read from `limits.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lbkit.errors import ConfigError
+from lbkit.motion.measures import MEASURES
+
+
+@dataclass(frozen=True, slots=True)
+class CountingLimits:
+    """What makes a movement a squat; see the comments in `limits.toml`."""
+
+    min_depth_side_deg: float
+    min_depth_frontal_deg: float
+    min_share_of_own_range: float
+    start_share: float
+    bottom_share: float
+    min_duration_s: float
+    max_duration_s: float
+    max_ankle_shift_legs: float
+    max_split_legs: float
+    min_height_loss_share: float
+    noise_factor: float
+    max_unseen_share: float
+    max_bridge_s: float
+    min_edge_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRule:
+    """One thing to remark on.
+
+    Attributes:
+        code: What it is called in results.
+        measure: The repetition's measure that is looked at.
+        kind: `below`, `above`, or `above_abs`, which takes the measure without its sign.
+        limit: Where the remark begins.
+        source: Where the limit comes from.
+        sentence: The remark, with `{value}` and perhaps `{knees}`.
+    """
+
+    code: str
+    measure: str
+    kind: str
+    limit: float
+    source: str
+    sentence: str
+
+    def applies(self, value: float) -> bool:
+        """Tell whether a measured value is remarkable."""
+        if self.kind == "below":
+            return value < self.limit
+        return (abs(value) if self.kind == "above_abs" else value) > self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class SquatLimits:
+    """All limits."""
+
+    counting: CountingLimits
+    feedback: tuple[FeedbackRule, ...]
+
+
+@cache
+def default_limits() -> SquatLimits:
+    """Return the limits that come with lbkit."""
+    with resources.files("lbkit.motion").joinpath("limits.toml").open("rb") as stream:
+        return _limits(tomllib.load(stream), where="limits.toml")
+
+
+def read_limits(path: Path) -> SquatLimits:
+    """Return the limits of a file of the same form as lbkit's own.
+
+    Args:
+        path: A TOML file with every limit.
+
+    Raises:
+        ConfigError: It cannot be read, or a limit is missing, unknown or no number.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be read as TOML ({error})", where=path) from error
+    return _limits(content, where=str(path))
+
+
+def _limits(content: dict[str, Any], *, where: str) -> SquatLimits:
+    _check_names(set(content), {"counting", "feedback"}, where=where)
+    wanted = {item.name for item in fields(CountingLimits)}
+    counting = content["counting"]
+    _check_names(set(counting), wanted, where=f"{where} [counting]")
+    numbers = {name: _number(value, where=f"{where} counting.{name}") for name, value in counting.items()}
+    rules = tuple(_rule(code, rule, where=f"{where} feedback.{code}") for code, rule in content["feedback"].items())
+    return SquatLimits(CountingLimits(**numbers), rules)
+
+
+def _rule(code: str, rule: dict[str, Any], *, where: str) -> FeedbackRule:
+    kinds = {"below", "above", "above_abs"} & set(rule)
+    if len(kinds) != 1:
+        raise ConfigError("needs exactly one of below, above, above_abs", where=where)
+    (kind,) = kinds
+    _check_names(set(rule), {kind, "measure", "source", "sentence"}, where=where)
+    limit = _number(rule[kind], where=f"{where}.{kind}")
+    texts = {name: str(rule[name]) for name in ("measure", "source", "sentence")}
+    if texts["measure"] not in MEASURES:
+        raise ConfigError(f"no measure {texts['measure']!r}", where=where, remedy=f"there are {', '.join(MEASURES)}")
+    try:
+        texts["sentence"].format(value=1.0, knees="")
+    except (LookupError, ValueError) as error:
+        raise ConfigError(f"the sentence cannot be filled in ({error})", where=where) from error
+    return FeedbackRule(code=code, kind=kind, limit=limit, **texts)
+
+
+def _check_names(found: set[str], wanted: set[str], *, where: str) -> None:
+    if found != wanted:
+        missing, unknown = sorted(wanted - found), sorted(found - wanted)
+        parts = [f"{what} {', '.join(names)}" for what, names in (("lacks", missing), ("knows no", unknown)) if names]
+        raise ConfigError("; ".join(parts), where=where, remedy="take lbkit/motion/limits.toml as the pattern")
+
+
+def _number(value: Any, *, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+        raise ConfigError(f"should be a number, got {value!r}", where=where)
+    return float(value)

@@ -1,0 +1,165 @@
+"""From one person's joints over time to squats: the whole analysis, a pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lbkit.core.tracks import PoseTrack
+from lbkit.errors import InputError
+from lbkit.motion.angles import FrameAngles, measure_frames
+from lbkit.motion.depth import DepthSignal, depth_signal
+from lbkit.motion.limits import SquatLimits, default_limits
+from lbkit.motion.mending import MIN_SCORE, MendedTrack, mend_track, smoothed
+from lbkit.motion.phases import Rejected, SquatSpan, find_squats, phases_of
+from lbkit.motion.repetitions import Repetition, describe, remarks_on
+from lbkit.motion.view import View, estimate_view, hip_widths
+
+NOTICE: Final = "lbkit is no medical device: it measures pictures, and gives no diagnosis and no advice on treatment."
+
+COUNTING_MIN_SCORE: Final = 0.08
+"""Counting bears with joints that measuring does not trust: a small network is unsure of knees in a deep squat."""
+
+_SLOW_HZ: Final = 10.0
+_MUCH_UNSEEN: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Something about a recording that its figures should be read with.
+
+    Attributes:
+        code: What it is.
+        sentence: The same in words.
+    """
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SquatAnalysis:
+    """What was found in one person's track.
+
+    Attributes:
+        view: From where the person is seen.
+        repetitions: The squats, in order.
+        angles: What was measured in each of T frames.
+        phases: (T,) indices of `lbkit.motion.phases.PHASES`.
+        signal: What was counted on.
+        mended: The joints as they were used.
+        warnings: What the figures should be read with.
+        rejected: Movements that were looked at and not counted.
+    """
+
+    view: View
+    repetitions: tuple[Repetition, ...]
+    angles: FrameAngles
+    phases: NDArray[np.uint8]
+    signal: DepthSignal
+    mended: MendedTrack
+    warnings: tuple[Warn, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def analyze_squats(
+    track: PoseTrack, *, limits: SquatLimits | None = None, min_score: float = MIN_SCORE
+) -> SquatAnalysis:
+    """Return the squats in one person's joints over time.
+
+    A repetition is a way down from standing and up again, as deep as a quarter squat at least and as a good part of the
+    person's own usual depth, with both feet in place. One that the recording cuts off counts if its bottom was seen.
+
+    Args:
+        track: The person's joints.
+        limits: What counts and what is remarked on; lbkit's own when None.
+        min_score: Joints below it are not measured on.
+
+    Raises:
+        InputError: The track holds no leg in any frame.
+        MissingDependencyError: SciPy is not installed.
+    """
+    limits = limits or default_limits()
+    counted = mend_track(track, min_score=min(COUNTING_MIN_SCORE, min_score))
+    if not np.isfinite(counted.leg_px):
+        raise InputError(
+            "nobody's leg was seen in any frame", remedy="film the whole person from hip to foot, near and well lit"
+        )
+    signal = depth_signal(counted, max_bridge_s=limits.counting.max_bridge_s)
+    spans, rejected = find_squats(signal, limits.counting)
+    view = _view(counted, spans)
+    is_sure = bool((track.scores[track.found] >= min_score).all())
+    trusted = counted if is_sure else replace(mend_track(track, min_score=min_score), leg_px=counted.leg_px)
+    mended = smoothed(trusted)
+    angles = measure_frames(mended, view)
+    repetitions = []
+    for number, span in enumerate(spans, 1):
+        told = describe(span, number, angles=angles, signal=signal, mended=mended, view=view)
+        repetitions.append(replace(told, remarks=remarks_on(told, limits.feedback)))
+    return SquatAnalysis(
+        view=view,
+        repetitions=tuple(repetitions),
+        angles=angles,
+        phases=phases_of(signal, spans),
+        signal=signal,
+        mended=mended,
+        warnings=tuple(_warnings(view, signal, mended, repetitions=repetitions, rejected=rejected)),
+        rejected=tuple(rejected),
+    )
+
+
+def _view(mended: MendedTrack, spans: list[SquatSpan]) -> View:
+    """Return the view about the squats, or of the whole track where there are none."""
+    widths = hip_widths(mended.track.joints_xy, leg_px=mended.leg_px)
+    if not spans:
+        return estimate_view(widths)
+    inside = np.zeros(len(widths), dtype=bool)
+    for span in spans:
+        inside[span.start : span.end + 1] = True
+    return estimate_view(np.where(inside, widths, np.nan))
+
+
+def _warnings(
+    view: View,
+    signal: DepthSignal,
+    mended: MendedTrack,
+    *,
+    repetitions: list[Repetition],
+    rejected: list[Rejected],
+) -> list[Warn]:
+    warnings = [_VIEW_WARNINGS[view.name]]
+    step = float(np.median(np.diff(signal.time_s))) if len(signal.time_s) > 1 else 0.0
+    if step * _SLOW_HZ > 1:
+        rate = 1 / step
+        warnings.append(Warn("few_frames", f"{rate:.0f} frames a second: joints are not smoothed, tempo is coarse."))
+    unseen = 1 - float(signal.seen.mean())
+    if unseen > _MUCH_UNSEEN:
+        warnings.append(Warn("much_unseen", f"The legs were not seen in {unseen:.0%} of the frames."))
+    if mended.swapped.any():
+        share = float(mended.swapped.any(axis=1).mean())
+        warnings.append(
+            Warn("sides_swapped", f"Left and right had changed places in {share:.1%} of the frames; mended.")
+        )
+    cut = [item.number for item in repetitions if item.cut != "no"]
+    if cut:
+        warnings.append(Warn("cut_off", f"The recording cuts off repetition {', '.join(map(str, cut))}."))
+    if any(item.reason == "bottom_unseen" for item in rejected):
+        warnings.append(Warn("bottom_unseen", "A squat whose bottom lies outside the recording is not counted."))
+    return warnings
+
+
+_VIEW_WARNINGS: Final = {
+    "frontal": Warn(
+        "view_frontal", "Frontal view: knee flexion cannot be measured; depth is estimated from the hips' height."
+    ),
+    "oblique": Warn(
+        "view_oblique",
+        "Oblique view: knee flexion looks smaller than it is, and inward knees cannot be told; film from the side for "
+        "depth, from the front for the knees.",
+    ),
+    "side": Warn("view_side", "Side view: inward knees, pelvis and sway cannot be told; film from the front for them."),
+    "unknown": Warn("view_unknown", "The hips were never seen, so the view is unknown."),
+}

@@ -1,0 +1,181 @@
+"""An analysis as JSON, CSV and Parquet: one row a frame, one row a repetition."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from lbkit.core.files import atomic_path, refuse_overwrite
+from lbkit.errors import MissingDependencyError, OutputError
+from lbkit.motion.angles import COLUMNS, REASONS
+from lbkit.motion.measures import MEASURES
+from lbkit.motion.phases import PHASES
+from lbkit.motion.repetitions import Repetition
+from lbkit.motion.squat import NOTICE, SquatAnalysis
+
+TABLE_SUFFIXES: Final = (".csv", ".parquet")
+
+Row = dict[str, Any]
+
+
+def analysis_dict(analysis: SquatAnalysis, *, source: str) -> dict[str, Any]:
+    """Return everything as plain numbers, texts, lists and dicts, ready for JSON.
+
+    `repetitions` is a list, `frames` another, `view` says from where the person is seen, `warnings` what to read the
+    figures with. A value that could not be measured is None, and `reasons` beside it says why.
+
+    Args:
+        analysis: What was found.
+        source: What was looked at.
+    """
+    view = analysis.view
+    return {
+        "source": source,
+        "person": analysis.mended.track.track_id,
+        "count": len(analysis.repetitions),
+        "view": {
+            "name": view.name,
+            "azimuth_deg": _rounded(view.azimuth_deg),
+            "faces_camera": view.faces_camera,
+        },
+        "repetitions": [repetition_dict(item) for item in analysis.repetitions],
+        "not_counted": [{"time_s": _rounded(item.time_s), "reason": item.reason} for item in analysis.rejected],
+        "warnings": [{"code": item.code, "sentence": item.sentence} for item in analysis.warnings],
+        "notice": NOTICE,
+        "frames": [_frame_dict(row) for row in frame_rows(analysis)],
+    }
+
+
+def repetition_dict(repetition: Repetition) -> dict[str, Any]:
+    """Return a repetition as plain values, its measures beside the rest and its remarks as a list."""
+    return {
+        **_repetition_head(repetition),
+        **{name: _rounded(value) for name, value in repetition.measures.items()},
+        "reasons": dict(repetition.reasons),
+        "feedback": [
+            {
+                "code": remark.code,
+                "measure": remark.measure,
+                "value": _rounded(remark.value),
+                "limit": remark.limit,
+                "source": remark.source,
+                "sentence": remark.sentence,
+            }
+            for remark in repetition.remarks
+        ],
+    }
+
+
+def repetition_rows(analysis: SquatAnalysis) -> list[Row]:
+    """Return one flat row a repetition; remarks are their codes, joined by spaces."""
+    return [
+        {
+            **_repetition_head(item),
+            **{name: _rounded(item.measures[name]) for name in MEASURES},
+            "feedback": " ".join(remark.code for remark in item.remarks),
+        }
+        for item in analysis.repetitions
+    ]
+
+
+def frame_rows(analysis: SquatAnalysis) -> list[Row]:
+    """Return one row a frame: time, phase, repetition, depth, every column of `COLUMNS`, and why one is missing."""
+    number = np.zeros(len(analysis.phases), dtype=int)
+    for item in analysis.repetitions:
+        number[item.start_frame : item.end_frame + 1] = item.number
+    mended = analysis.mended
+    rows = []
+    for index, time in enumerate(analysis.angles.time_s.tolist()):
+        values, reasons = analysis.angles.values[index].tolist(), analysis.angles.reasons[index].tolist()
+        row: Row = {
+            "time_s": round(time, 4),
+            "phase": PHASES[analysis.phases[index]],
+            "repetition": int(number[index]) or None,
+            "depth_deg": _rounded(float(analysis.signal.depth_deg[index])),
+        }
+        row |= {name: _rounded(value) for name, value in zip(COLUMNS, values, strict=True)}
+        row["interpolated"] = bool(mended.interpolated[index].any())
+        row["sides_swapped"] = bool(mended.swapped[index].any())
+        row["reasons"] = {name: REASONS[why] for name, why in zip(COLUMNS, reasons, strict=True) if why}
+        rows.append(row)
+    return rows
+
+
+def write_table(path: Path, rows: Iterable[Row], *, force: bool) -> None:
+    """Write rows to a CSV or Parquet file, by its suffix; dicts within a row become `name=value` joined by spaces.
+
+    Args:
+        path: Where to.
+        rows: Flat rows with the same names.
+        force: Replace what is there.
+
+    Raises:
+        OutputError: The suffix is neither, or the file exists already or cannot be written.
+        MissingDependencyError: Parquet is wanted and PyArrow is not installed.
+    """
+    check_table_name(path)
+    refuse_overwrite(path, force=force)
+    flat = [{name: _flat(value) for name, value in row.items()} for row in rows]
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            arrow = _arrow()
+            importlib.import_module("pyarrow.parquet").write_table(arrow.Table.from_pylist(flat), temporary)
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(flat[0]) if flat else [], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(flat)
+
+
+def check_table_name(path: Path) -> None:
+    """Raise unless a table can be written under a name.
+
+    Raises:
+        OutputError: The suffix is not one of `TABLE_SUFFIXES`.
+        MissingDependencyError: Parquet is wanted and PyArrow is not installed.
+    """
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise OutputError("is no name for a table", where=path, remedy=f"end it in {' or '.join(TABLE_SUFFIXES)}")
+    if path.suffix.lower() == ".parquet":
+        _arrow()
+
+
+def _arrow() -> Any:
+    try:
+        return importlib.import_module("pyarrow")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "pyarrow":
+            raise
+        raise MissingDependencyError(
+            "Parquet needs pyarrow, which is not installed", remedy='run `pip install "lbkit[parquet]"`, or write CSV'
+        ) from error
+
+
+def _repetition_head(item: Repetition) -> Row:
+    return {
+        "number": item.number,
+        "start_s": round(item.start_s, 3),
+        "deepest_s": round(item.deepest_s, 3),
+        "end_s": round(item.end_s, 3),
+        "cut": item.cut,
+        "hip_below_knee": item.hip_below_knee,
+    }
+
+
+def _frame_dict(row: Row) -> Row:
+    return row if row["reasons"] else {name: value for name, value in row.items() if name != "reasons"}
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={text}" for name, text in value.items())
+    return value
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), 3)
