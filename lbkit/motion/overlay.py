@@ -15,6 +15,8 @@ from lbkit.core.poses import Poses
 from lbkit.motion.phases import PHASES
 from lbkit.motion.squat import SquatAnalysis
 
+_CLOSE_PX: Final = 60.0
+_LIFT_PX: Final = 13.0
 _FONT: Final = cv2.FONT_HERSHEY_DUPLEX
 # From the side how far the knee is bent; from the front how far it is inward, with its sign.
 _DRAWN: Final = ("knee_flexion_deg", "frontal_plane_projection_angle_deg")
@@ -41,11 +43,14 @@ def draw_squat_frame(image: ImageArray, analysis: SquatAnalysis, frame: int) -> 
     # Joints that were filled in have no score; what has no place has score 0.
     canvas = draw_poses(image, poses, min_score=1e-6)
     scale = max(image.shape[0] / 720, 0.5)
+    # From the side one knee hides the other: their numbers then stand above each other.
+    is_close = bool(np.linalg.norm(xy[2] - xy[3]) < _CLOSE_PX * scale)
     for hip, knee, ankle, side, color in _LEGS:
         flexion, inward = (analysis.angles.column(f"{side}_{name}")[frame] for name in _DRAWN)
         text = f"{flexion:.0f}" if np.isfinite(flexion) else f"{inward:+.0f}" if np.isfinite(inward) else ""
         if text:
-            _draw_angle(canvas, xy[[hip, knee, ankle]], text, color=color, scale=scale)
+            lift = 0.0 if not is_close else -_LIFT_PX if side == "left" else _LIFT_PX
+            _draw_angle(canvas, xy[[hip, knee, ankle]], text, color=color, scale=scale, lift_px=lift * scale)
     done = sum(item.end_frame < frame for item in analysis.repetitions)
     going = any(item.start_frame <= frame <= item.end_frame for item in analysis.repetitions)
     _draw_count(canvas, str(done + going), PHASES[analysis.phases[frame]], scale=scale)
@@ -53,7 +58,13 @@ def draw_squat_frame(image: ImageArray, analysis: SquatAnalysis, frame: int) -> 
 
 
 def _draw_angle(
-    canvas: ImageArray, leg_xy: NDArray[np.float64], text: str, *, color: tuple[int, int, int], scale: float
+    canvas: ImageArray,
+    leg_xy: NDArray[np.float64],
+    text: str,
+    *,
+    color: tuple[int, int, int],
+    scale: float,
+    lift_px: float,
 ) -> None:
     """Draw the arc from the thigh's continuation to the shank, and its degrees beside the knee."""
     hip, knee, ankle = leg_xy
@@ -68,7 +79,7 @@ def _draw_angle(
     for shade, thickness in ((OUTLINE_COLOR, width + 2), (color, width)):
         cv2.ellipse(canvas, center, axes, 0.0, start, start + turn, shade, thickness, cv2.LINE_AA)
     middle = np.deg2rad(start + turn / 2)
-    place = knee + (radius + 26 * scale) * np.array([np.cos(middle), np.sin(middle)])
+    place = knee + (radius + 26 * scale) * np.array([np.cos(middle), np.sin(middle)]) + [0.0, lift_px]
     _draw_text(canvas, text, place, size=0.7 * scale, color=color)
 
 

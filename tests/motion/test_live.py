@@ -19,14 +19,14 @@ def fed(counter: LiveCounter, track) -> list[tuple[float, Repetition]]:
     ]
 
 
-@pytest.mark.parametrize("azimuth_deg", [0, 90, 130])
-def test_each_squat_is_told_once_soon_after_its_end(azimuth_deg: float) -> None:
-    track = corrupted(faultless(*[PlannedSquat()] * 14, azimuth_deg=azimuth_deg, fps=15), np.random.default_rng(0))
-    assert track.time_s[-1] > MEMORY_S + 10
+@pytest.mark.parametrize(("azimuth_deg", "count"), [(0, 3), (90, 12), (130, 3)])
+def test_each_squat_is_told_once_soon_after_its_end(azimuth_deg: float, count: int) -> None:
+    track = corrupted(faultless(*[PlannedSquat()] * count, azimuth_deg=azimuth_deg, fps=12), np.random.default_rng(0))
+    assert (track.time_s[-1] > MEMORY_S + 10) == (count == 12)
     counter = LiveCounter(SIZE)
     told = fed(counter, track) + [(float(track.time_s[-1]), item) for item in counter.finish()]
-    assert [item.number for _, item in told] == list(range(1, 15))
-    assert counter.count == 14
+    assert [item.number for _, item in told] == list(range(1, count + 1))
+    assert counter.count == count
     assert max(time - item.end_s for time, item in told) < 1.0
     assert min(np.diff([item.deepest_s for _, item in told])) > 2.5
 
@@ -42,7 +42,7 @@ def test_a_squat_cut_off_by_the_end_is_told_at_the_end() -> None:
 
 
 def test_nothing_is_counted_where_nobody_squats() -> None:
-    assert fed(LiveCounter(SIZE), random_stroll(np.random.default_rng(1), minutes=0.7, fps=15)) == []
+    assert fed(LiveCounter(SIZE), random_stroll(np.random.default_rng(1), minutes=0.4, fps=12)) == []
     empty = LiveCounter(SIZE)
     for time in np.arange(40) / 10:
         assert empty.add(time, np.full((6, 2), np.nan), np.zeros(6)) == []
