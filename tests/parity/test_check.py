@@ -308,9 +308,7 @@ def test_without_anybody_it_cannot_pass(shipped: Named, few: Any, tmp_path: Path
         synthetic_samples(0, seed=0)
 
 
-def test_annotated_people_give_changes_of_pck_and_ap(
-    shipped: Named, roots: Any, toys: Any, tmp_path: Path
-) -> None:
+def test_annotated_people_give_changes_of_pck_and_ap(shipped: Named, roots: Any, toys: Any, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     folder = roots.write_root(tmp_path / "root", toys, [roots.RootPerson(1), roots.RootPerson(2)])
     samples = annotated_samples(read_truth(CocoRoot(folder)))
