@@ -79,9 +79,9 @@ def test_a_right_file_passes_with_table_and_report(parity: Parity, model: Path, 
     rows = dict(line.split("\t") for line in outcome.out.splitlines() if "\t" in line)
     assert rows["file"] == "small.onnx"
     assert rows["verdict"] == rows["stage heatmaps"] == "passed"
-    assert outcome.out.splitlines()[-1].startswith("passed: 1 checked on 2 rendered people")
+    assert outcome.out.splitlines()[-1].startswith("passed: 1 file checked on 2 rendered people")
     html = (folder / "parity.html").read_text()
-    assert "Passed: 1 checked on 2 rendered people" in html
+    assert "Passed: 1 file checked on 2 rendered people" in html
     assert html.count("<img ") == 2
     assert html.count("<svg ") == 1
     assert "http-equiv" in html

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from lbkit.core.contract import CONTRACT_KEY, ModelContract  # noqa: E402
 from lbkit.models.checkpoint import CHECKPOINTS_VARIABLE  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,7 +66,7 @@ def decoding(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[[str
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder of two small pictures and a broken one among them is for the test to add."""
+    """A folder of two small pictures."""
     from lbkit.core.images import write_image
 
     folder = tmp_path / "pictures"
@@ -76,19 +74,3 @@ def pictures(tmp_path: Path) -> Path:
     for number, shape in enumerate(((61, 83, 3), (120, 47, 3))):
         write_image(folder / f"{number}.png", rng.integers(0, 256, shape, dtype=np.uint8))
     return folder
-
-
-def contract_of(model: Any) -> ModelContract:
-    """Return the contract that a model carries."""
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    return ModelContract.from_json(texts[CONTRACT_KEY], where="test")
-
-
-def set_contract(model: Any, contract: ModelContract) -> None:
-    """Let a model carry another contract."""
-    onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
-
-
-def copy_of(path: Path, target: Path) -> Path:
-    """Copy a file."""
-    return Path(shutil.copy(path, target))

@@ -319,17 +319,17 @@ def test_annotated_people_give_changes_of_pck_and_ap(shipped: Named, roots: Any,
 
 
 def test_rendered_samples_are_odd_and_leave_their_pictures() -> None:
-    samples = synthetic_samples(16, seed=0)
+    samples = synthetic_samples(8, seed=0)
     sizes = [samples.sizes[target.image_id] for target in samples.targets]
     assert {size.height > size.width for size in sizes if size is not None} == {True, False}
-    again = synthetic_samples(16, seed=0)
+    again = synthetic_samples(8, seed=0)
     outside = []
     for target, same, size in zip(samples.targets, again.targets, sizes, strict=True):
         np.testing.assert_array_equal(target.box_xyxy, same.box_xyxy)
         assert size is not None
         box = target.box_xyxy
         outside.append(box.min() < 0 or box[2] > size.width or box[3] > size.height)
-    assert 4 <= sum(outside) <= 15
+    assert 2 <= sum(outside) <= 7
 
 
 def test_an_unknown_preset_ends_the_check_at_once(shipped: Named, few: Any) -> None:
