@@ -261,7 +261,7 @@ def _report(subject: _Subject, samples: Samples, unusable: Unusable, options: Ch
     batches = batch_findings(model, subject.first_cuts, decided=decided, threads=options.threads)
     pck_change, ap_change = accuracy_changes(samples, tally.answers(), unusable)
     measures = tally.measures(
-        pck_change=pck_change, ap_change=ap_change, batch_max=max(finding.difference for finding in batches)
+        preset, pck_change=pck_change, ap_change=ap_change, batch_max=max(finding.difference for finding in batches)
     )
     differences = contract_differences(model.contract, reference.contract)
     findings = findings_of(measures, preset)

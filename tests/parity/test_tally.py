@@ -10,6 +10,8 @@ from lbkit.parity.measures import BatchComparison
 from lbkit.parity.presets import load_preset
 from lbkit.parity.tally import Tally, knee_changes_deg
 
+FP32 = load_preset("fp32")
+
 
 def comparison(rng: np.random.Generator, rows: list[int], *, undecided: np.ndarray | None = None) -> BatchComparison:
     count = len(rows)
@@ -42,7 +44,7 @@ def test_batches_add_up_to_the_whole() -> None:
     tally = Tally()
     for batch in batches:
         tally.add(batch)
-    measures = tally.measures()
+    measures = tally.measures(FP32)
     cells = np.concatenate([batch.cells for batch in batches if batch.cells is not None])
     image_px = np.concatenate([batch.image_px for batch in batches])
     assert measures.heatmaps_max == cells.max()
@@ -63,7 +65,7 @@ def test_equal_cells_have_a_p99_of_zero_and_unseen_ones_none() -> None:
     assert batch.cells is not None
     batch.cells[:] = 0
     tally.add(batch)
-    assert tally.measures().heatmaps_p99 == 0.0
+    assert tally.measures(FP32).heatmaps_p99 == 0.0
     assert Tally()._cells_p99() is None
 
 
@@ -74,7 +76,7 @@ def test_undecided_joints_are_counted_apart() -> None:
     batch, tally = comparison(rng, [0, 1], undecided=undecided), Tally()
     batch.input_px[0, 2], batch.image_px[0, 2] = 50.0, 99.0
     tally.add(batch)
-    measures, ties = tally.measures(), tally.ties(load_preset("fp32"))
+    measures, ties = tally.measures(FP32), tally.ties(FP32)
     assert measures.input_px_max is not None
     assert measures.input_px_max < 2
     assert measures.undecided_share == pytest.approx(1 / 12)
