@@ -99,7 +99,7 @@ def test_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
 
 def test_command_far_from_any_gets_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_main.run(["zzz"]) == 2
-    assert "There are doctor, eval, export, figures, infer, info." in capsys.readouterr().err
+    assert "There are doctor, eval, export, figures, infer, info, parity-check." in capsys.readouterr().err
 
 
 def test_unknown_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
