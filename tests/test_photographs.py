@@ -164,6 +164,22 @@ def test_eval_counts_as_training_does(root: CocoRoot, capsys: pytest.CaptureFixt
         assert evaluation["curve"]["all six"][place]["value"] == pytest.approx(whole.pck(threshold), abs=1e-6)
 
 
+def test_shipped_files_do_what_their_checkpoints_do(
+    root: CocoRoot, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parity gate on two dozen photographs, each model against its own checkpoint."""
+    monkeypatch.setenv("LBKIT_CHECKPOINTS", str(REPOSITORY / "training" / "checkpoints"))
+    arguments = ["parity-check", *map(str, SHIPPED), "--coco", str(root.folder), "--limit", "24", "--json", "-q"]
+    assert run(arguments) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [Path(model["file"]).name for model in models] == [path.name for path in SHIPPED]
+    for model in models:
+        assert model["persons"] >= 24
+        assert model["measures"]["input_px_max"] <= 0.05
+        assert model["measures"]["undecided_share"] <= 0.05
+        assert [batch["batch"] for batch in model["batches"]] == [1, 2, 7, 64]
+
+
 def test_infer_writes_coco_results_that_pycocotools_scores(root: CocoRoot, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO

@@ -196,8 +196,8 @@ def reference_of(contract: ModelContract, *, where: Path, checkpoint: Path | Non
         checkpoint: The checkpoint; found by the hash of its weights when None.
 
     Raises:
-        CheckpointError: There is none of these weights, or it is broken.
-        ContractError: The one given is of another network; the message names the fields that differ.
+        CheckpointError: It is broken.
+        ContractError: There is none of these weights.
     """
     path = checkpoint or find_checkpoint_of_weights(contract.weights_sha256)
     if path is None:
@@ -207,19 +207,31 @@ def reference_of(contract: ModelContract, *, where: Path, checkpoint: Path | Non
             where=where,
             remedy="give the one it was made from by --checkpoint FILE",
         )
-    loaded = load_checkpoint(path)
+    return Reference(load_checkpoint(path))
+
+
+def refuse_other_network(contract: ModelContract, reference: Reference, *, where: Path) -> None:
+    """Raise unless a file is of the reference's network, so that there is something to compare.
+
+    Args:
+        contract: The file's contract.
+        reference: The checkpoint.
+        where: The file, for messages.
+
+    Raises:
+        ContractError: It is of another network or other weights; the message names the fields that differ.
+    """
     fatal = [
         difference
-        for difference in contract_differences(contract, loaded.contract)
+        for difference in contract_differences(contract, reference.contract)
         if any(difference.field == name or difference.field.startswith(f"{name}.") for name in _OTHER_MODEL)
     ]
     if fatal:
         raise ContractError(
-            f"its contract does not match the checkpoint {path}: {'; '.join(map(str, fatal))}",
+            f"its contract does not match the checkpoint {reference.path}: {'; '.join(map(str, fatal))}",
             where=where,
             remedy="give the checkpoint it was made from by --checkpoint FILE, or export it again",
         )
-    return Reference(loaded)
 
 
 def contract_differences(found: ModelContract, expected: ModelContract) -> tuple[ContractDifference, ...]:

@@ -28,6 +28,7 @@ from lbkit.parity.candidates import (
     exact_pytorch,
     one_pytorch_thread_pool,
     reference_of,
+    refuse_other_network,
 )
 from lbkit.parity.definitions import CandidateReport, ParityReport, Preset, Problem, SampleSummary
 from lbkit.parity.measures import ReferenceBatch, compare_batch, reference_batch
@@ -147,10 +148,9 @@ def _open_all(models: Sequence[str], options: CheckOptions, problems: list[Probl
             candidate = CandidateModel(find_model(model), provider=provider, threads=threads)
             preset = load_preset(options.preset or candidate.contract.precision)
             key = options.checkpoint or candidate.contract.weights_sha256
-            known = references.get(key)
-            if known is None or options.checkpoint is not None:
-                found = reference_of(candidate.contract, where=candidate.path, checkpoint=options.checkpoint)
-                references.setdefault(key, found)
+            if key not in references:
+                references[key] = reference_of(candidate.contract, where=candidate.path, checkpoint=options.checkpoint)
+            refuse_other_network(candidate.contract, references[key], where=candidate.path)
             subjects.append(_Subject(name, candidate, references[key], preset))
     return subjects
 
@@ -261,7 +261,7 @@ def _report(subject: _Subject, samples: Samples, unusable: Unusable, options: Ch
     batches = batch_findings(model, subject.first_cuts, decided=decided, threads=options.threads)
     pck_change, ap_change = accuracy_changes(samples, tally.answers(), unusable)
     measures = tally.measures(
-        pck_change=pck_change, ap_change=ap_change, batch_max=max(finding.difference for finding in batches)
+        preset, pck_change=pck_change, ap_change=ap_change, batch_max=max(finding.difference for finding in batches)
     )
     differences = contract_differences(model.contract, reference.contract)
     findings = findings_of(measures, preset)

@@ -165,7 +165,8 @@ class Preset:
     Attributes:
         name: Its name.
         description: What it is for.
-        near_tie_margin: A joint whose two highest cells differ by no more than this is undecided if it moved.
+        near_tie_margin: A joint beyond `input_px_max` is undecided if its two highest cells differ by no more than this
+            and changed places, or if a disturbance of its map by no more than this moves it as far.
         node_relative: For `--bisect`: how far a node's output may differ, relative to its greatest value.
         limits: The limits.
     """
@@ -238,8 +239,8 @@ class TieCounts:
         moved: Joints whose highest cell is another, whatever the reason.
         ties: Of those, joints whose reference map has two equal highest cells.
         near_ties: Of those, joints whose two highest cells differ by the preset's margin at most.
-        undecided: Joints left out of distances: ties, near-ties, and those beyond the limit whose map, disturbed by no
-            more than the margin, moves as far.
+        undecided: Joints left out of distances: those beyond the limit that are ties or near-ties, or whose map,
+            disturbed by no more than the margin, moves as far.
         undecided_px_max: The farthest of them, in input pixels; None without one.
     """
 

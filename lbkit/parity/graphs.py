@@ -6,19 +6,25 @@ from collections.abc import Iterable
 
 import onnx
 
-_FIRST_OF_NETWORK = frozenset(
-    {"Conv", "ConvInteger", "QLinearConv", "FusedConv", "QuantizeLinear", "DynamicQuantizeLinear"}
-)
+_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv"})
+_QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
 def network_input(model: onnx.ModelProto) -> str | None:
-    """Return the tensor that a graph's network begins with, behind normalisation; None where no convolution is."""
+    """Return the tensor that a graph's network begins with, behind normalisation and before it is quantised.
+
+    None where no convolution depends on the graph's input.
+    """
+    sources = {output: node for node in model.graph.node for output in node.output}
     seen = {value.name for value in model.graph.input}
     for node in model.graph.node:
         if not seen.intersection(node.input):
             continue
-        if node.op_type in _FIRST_OF_NETWORK and node.input[0] in seen:
-            return str(node.input[0])
+        if node.op_type in _CONVOLUTIONS and node.input[0] in seen:
+            name = str(node.input[0])
+            while name in sources and sources[name].op_type in _QUANTISERS:
+                name = str(sources[name].input[0])
+            return name
         seen.update(node.output)
     return None
 

@@ -130,8 +130,15 @@ def compare_batch(
         image_px=_distances(found_xy, reference_xy),
         moved=moved,
         margins=margins,
-        undecided=(moved & (margins <= preset.near_tie_margin.at_most))
-        | _undecided(input_px, cells, batch.output.heatmaps, reference=reference, decoder=decoder, preset=preset),
+        undecided=_undecided(
+            input_px,
+            cells,
+            batch.output.heatmaps,
+            is_tied=moved & (margins <= preset.near_tie_margin.at_most),
+            reference=reference,
+            decoder=decoder,
+            preset=preset,
+        ),
         reference=np.concatenate([reference_xy, expected[..., 2:]], axis=-1),
         found=np.concatenate([found_xy, final.keypoints[..., 2:]], axis=-1),
     )
@@ -205,20 +212,23 @@ def _undecided(
     cells: NDArray[np.float32] | None,
     heatmaps: NDArray[np.float32],
     *,
+    is_tied: NDArray[np.bool_],
     reference: Reference,
     decoder: Any,
     preset: Preset,
 ) -> NDArray[np.bool_]:
-    """Return (N, K) which joints beyond the limit move as far when their map changes by the margin, or by less."""
+    """Return (N, K) which joints beyond the limit are tied, or move as far when their map changes by the margin."""
     limit, margin = preset.limits.input_px_max, preset.near_tie_margin.at_most
     if limit is None:
-        return np.zeros(input_px.shape, np.bool_)
+        return is_tied
     changed = np.full(input_px.shape, margin) if cells is None else np.nan_to_num(cells.max(axis=(2, 3)), nan=0.0)
-    return near_ties(
-        np.where(np.isfinite(input_px), input_px, 0.0),
+    is_far = np.isfinite(input_px) & (input_px > limit.at_most)
+    explained = near_ties(
+        np.where(is_far & ~is_tied, input_px, 0.0),
         np.minimum(changed, margin),
         heatmaps,
         spec=reference.contract.heatmap,
         tolerance_px=limit.at_most,
         decoder=decoder,
     )
+    return (is_far & is_tied) | explained

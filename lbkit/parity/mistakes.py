@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,11 +177,10 @@ def diagnose(tensor: NDArray[Any], contract: ModelContract, *, where: Path | Non
     theirs, is_channels_last = _channels_last(tensor, contract.input.size, where)
     is_raw = np.issubdtype(tensor.dtype, np.integer)
     layout = _layout_mistakes(is_raw=is_raw, is_channels_last=is_channels_last)
-    right, _ = crop_person(golden_picture(), np.array(GOLDEN_BOX_XYXY), contract=contract)
     readings = list(_levels(theirs, contract, is_raw=is_raw))
     guesses = [
         _Guess((*layout, *values, *places), float(np.abs(levels - crop).mean()))
-        for places, crop in _crops(contract, right)
+        for places, crop in _all_crops(contract)
         for values, levels in readings
     ]
     near = min(guess.mean_levels for guess in guesses)
@@ -275,8 +274,15 @@ def _unscaled(
     return (theirs * std + mean) * 255
 
 
-def _crops(contract: ModelContract, right: ImageArray) -> Iterator[tuple[tuple[str, ...], NDArray[np.float32]]]:
+@lru_cache(maxsize=1)
+def _all_crops(contract: ModelContract) -> tuple[tuple[tuple[str, ...], NDArray[np.float32]], ...]:
+    """Return the golden crop under every guess (about 85 MB), kept for the next tensor."""
+    return tuple(_crops(contract))
+
+
+def _crops(contract: ModelContract) -> Iterator[tuple[tuple[str, ...], NDArray[np.float32]]]:
     """Yield the golden crop under every guess at box, border, resampling and pixel rule; the right one first."""
+    right, _ = crop_person(golden_picture(), np.array(GOLDEN_BOX_XYXY), contract=contract)
     yield (), right.astype(np.float32)
     image = golden_picture().astype(np.float32)
     for is_padded, is_fitted, border in itertools.product((True, False), (True, False), _BORDERS):

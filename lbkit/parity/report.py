@@ -39,7 +39,8 @@ KEY = (
 def verdict_text(report: ParityReport) -> str:
     """Say in one line what came out."""
     failed = [item for item in report.candidates if not item.passed]
-    checked = f"{len(report.candidates)} checked on {report.samples.persons} {report.samples.text}"
+    count = len(report.candidates)
+    checked = f"{count} file{'' if count == 1 else 's'} checked on {report.samples.persons} {report.samples.text}"
     if failed:
         blamed = "; ".join(f"{item.name} on {item.provider}: {culprit_text(item)}" for item in failed)
         return f"{len(failed)} of {checked}: {blamed}"
@@ -78,11 +79,11 @@ def node_text(node: NodeFinding) -> str:
 
 def summary_rows(report: ParityReport) -> tuple[list[str], list[list[Cell]]]:
     """Return header and rows of the table of files: what ran where, the main figures, and the verdict."""
-    header = ["file", "runs on", "limits", "heatmaps max", "input px max", "image px median", "p99", "max"]
-    header += ["knee p99", "peaks moved", "undecided", "PCK@0.05", "OKS AP", "ms a crop", "verdict"]
+    header = ["file", "runs on", "limits", "verdict", "heatmaps max", "input px max", "image px median", "p99", "max"]
+    header += ["knee p99", "peaks moved", "undecided", "PCK@0.05", "OKS AP", "ms a crop"]
     rows: list[list[Cell]] = [_summary_row(item) for item in report.candidates]
-    gap: list[Cell] = [None] * (len(header) - 3)
-    rows += [[problem.model, problem.provider, *gap, "could not run"] for problem in report.problems]
+    gap: list[Cell] = [None] * (len(header) - 4)
+    rows += [[problem.model, problem.provider, None, "could not run", *gap] for problem in report.problems]
     return header, rows
 
 
@@ -148,7 +149,7 @@ def _summary_row(item: CandidateReport) -> list[Cell]:
     ]
     milliseconds = f"{1000 * item.model_seconds / item.persons:.1f}" if item.persons else None
     verdict = "passed" if item.passed else f"failed: {item.culprit}"
-    return [item.name, item.provider, item.preset.name, *texts, milliseconds, verdict]
+    return [item.name, item.provider, item.preset.name, verdict, *texts, milliseconds]
 
 
 def _add_candidate(page: Page, item: CandidateReport, answers: Answers, samples: Samples) -> None:

@@ -106,7 +106,12 @@ def synthetic_samples(count: int, *, seed: int) -> Samples:
     Args:
         count: How many, one a picture, at most `MAX_SYNTHETIC`.
         seed: Decides them all.
+
+    Raises:
+        InputError: The count is out of range.
     """
+    if not 1 <= count <= MAX_SYNTHETIC:
+        raise InputError(f"at least one person and at most {MAX_SYNTHETIC} are rendered, got {count}")
     figures = [_figure(number, seed) for number in range(count)]
     rng = np.random.default_rng([seed, 1])
     return Samples(

@@ -92,15 +92,17 @@ class Tally:
         }
         return Answers(**joined)
 
-    def measures(self, **others: float | None) -> Measures:
+    def measures(self, preset: Preset, **others: float | None) -> Measures:
         """Return the figures.
 
         Args:
+            preset: Says from which margin on a peak that moved counts.
             others: Those that are not counted here: `pck_change`, `ap_change`, `batch_max`.
         """
         answers = self.answers()
-        decided, moved = ~answers.undecided, np.concatenate(self.moved)
+        decided = ~answers.undecided
         undecided = np.concatenate([part.undecided for part in self.parts])
+        moved = np.concatenate(self.moved) & (np.concatenate(self.margins) > preset.near_tie_margin.at_most)
         input_px, image_px = answers.input_px[decided], answers.image_px[decided]
         knee = knee_changes_deg(answers)
         return Measures(
