@@ -40,8 +40,8 @@ TORCH, COMPILED, FP32, INT8 = "PyTorch eager", "torch.compile", "ONNX Runtime fp
 DEFAULT_ROUNDS = 30
 QUIET_LOAD = 1.0
 BUSY = (
-    "Other programs ran meanwhile, as the load average says: read the ratios between the two ONNX Runtime files, not the"
-    " times. PyTorch's threads wait for each other and suffer most, so its ratios are too high."
+    "Other programs ran meanwhile, as the load average says: read the ratios between the two ONNX Runtime files, not"
+    " the times. PyTorch's threads wait for each other and suffer most, so its ratios are too high."
 )
 SAME_PX = 0.01
 NEAR_PX = 1.0
