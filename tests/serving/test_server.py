@@ -208,7 +208,7 @@ def test_a_declared_length_beyond_the_limit_is_refused_before_it_is_sent(live: A
 
 
 def test_a_body_sent_beyond_the_limit_is_refused_in_words(live: Any) -> None:
-    answer = live.post(KEYPOINTS, b"x" * (30 * 2**20))
+    answer = live.post(KEYPOINTS, b"x" * (6 * 2**20))
     assert answer.status == 413
     assert "longer than 2 MiB" in answer.error
 
@@ -276,7 +276,7 @@ def test_a_client_that_stops_sending_is_let_go(live: Any, sent: bytes) -> None:
     with live.connect(timeout=10) as connection:
         connection.sendall(sent)
         answer = read_to_end(connection) if sent else _read_until_reset(connection)
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 9
     assert not answer or answer.startswith(b"HTTP/1.1 408 ")
     assert bool(answer) == (b"\r\n\r\n" in sent)
 
@@ -295,7 +295,7 @@ def test_a_client_that_dribbles_its_head_is_let_go(live: Any) -> None:
 
     with live.connect(timeout=10) as connection:
         connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: ")
-        assert _sends_until_closed(connection, dribble, seconds=6)
+        assert _sends_until_closed(connection, dribble, seconds=9)
 
 
 def test_a_client_that_does_not_take_its_answer_is_let_go(start: Any, backend: OrtBackend) -> None:
