@@ -132,7 +132,7 @@ def backend(toy_model: Path) -> OrtBackend:
 @pytest.fixture(scope="package")
 def live(backend: OrtBackend) -> Iterator[Running]:
     """A server with small limits that tests share; none of them may leave it broken."""
-    limits = {"max_body_bytes": 2 * 2**20, "max_pixels": 2_000_000, "max_people": 20, "transfer_timeout_s": 1.0}
+    limits = {"max_body_bytes": 2 * 2**20, "max_pixels": 2_000_000, "max_people": 20, "transfer_timeout_s": 2.0}
     with running(backend, **limits) as run:
         yield run
         assert run.is_well

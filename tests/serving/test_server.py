@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 import threading
@@ -206,7 +207,7 @@ def test_a_declared_length_beyond_the_limit_is_refused_before_it_is_sent(live: A
 
 
 def test_a_body_sent_beyond_the_limit_is_refused_in_words(live: Any) -> None:
-    answer = live.post(KEYPOINTS, b"x" * (30 * 2**20))
+    answer = live.post(KEYPOINTS, b"x" * (6 * 2**20))
     assert answer.status == 413
     assert "longer than 2 MiB" in answer.error
 
@@ -274,7 +275,7 @@ def test_a_client_that_stops_sending_is_let_go(live: Any, sent: bytes) -> None:
     with live.connect(timeout=10) as connection:
         connection.sendall(sent)
         answer = read_to_end(connection) if sent else _read_until_reset(connection)
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 9
     assert not answer or answer.startswith(b"HTTP/1.1 408 ")
     assert bool(answer) == (b"\r\n\r\n" in sent)
 
@@ -293,7 +294,7 @@ def test_a_client_that_dribbles_its_head_is_let_go(live: Any) -> None:
 
     with live.connect(timeout=10) as connection:
         connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: ")
-        assert _sends_until_closed(connection, dribble, seconds=6)
+        assert _sends_until_closed(connection, dribble, seconds=9)
 
 
 def test_a_client_that_does_not_take_its_answer_is_let_go(start: Any, backend: OrtBackend) -> None:
@@ -419,10 +420,8 @@ def test_bodies_together_are_bounded(start: Any, backend: OrtBackend) -> None:
         for connection in sending:
             connection.sendall(b"POST /v1/keypoints HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n")
             connection.sendall(b"x" * 1_900_000)
-        time.sleep(0.2)
-        assert run.post(KEYPOINTS, b"x" * 100).status in (400, 503)
-        answers = [connection.recv(12) for connection in sending[1:]]
-        assert answers == [b"HTTP/1.1 503"]
+        refused, _, _ = select.select(sending, [], [], 10)  # whichever of the two was received last
+        assert [connection.recv(12) for connection in refused] == [b"HTTP/1.1 503"]
         for connection in sending:
             connection.close()
         until(lambda: run.post(KEYPOINTS, b"x").status == 400)
