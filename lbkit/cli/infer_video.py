@@ -323,9 +323,9 @@ def _counted(count: int, what: str) -> str:
 
 
 def _next_command(request: VideoRequest, model: str) -> str:
-    if request.draw is not None:
-        return "lbkit doctor"
     sources = shlex.join(request.sources) if len(request.sources) <= 2 else "SOURCES"
+    if request.draw is not None:
+        return f"lbkit squat {shlex.quote(request.sources[0])} --model {shlex.quote(model)}"
     boxes = "" if request.boxes == "auto" else f" --boxes {shlex.quote(request.boxes)}"
     target = "drawn.mp4" if len(request.sources) == 1 else "drawn"
     return f"lbkit infer {sources} --model {shlex.quote(model)}{boxes} --draw {target}"
