@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     _Choice, _FloatType = click.Choice, click.ParamType  # not subscriptable before click 8.4
 
-DEFAULT_MODEL = "cnn"
+DEFAULT_MODEL = "fpn-int8"
 PROVIDER_CHOICES = ("cpu", "cuda", "tensorrt", "openvino", "openvino-bf16", "coreml", "directml", "auto")
 DECODER_CHOICES = ("argmax", "soft-argmax", "quarter", "dark")
 """Spelled out, because importing `lbkit.core.contract` would bring NumPy into `lbkit --help`; a test keeps it equal."""

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lbkit.cli.messages import plain_line
-from lbkit.cli.options import force_option, is_quiet, json_option, provider_option, threads_option
+from lbkit.cli.options import (
+    DEFAULT_MODEL,
+    force_option,
+    is_quiet,
+    json_option,
+    model_option,
+    provider_option,
+    threads_option,
+)
 from lbkit.cli.report import native_stderr_silenced, progress_bar
 from lbkit.errors import InputError
 
@@ -30,9 +38,6 @@ if TYPE_CHECKING:
 
 DETECTOR_PREFIX = "detector:"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-MODELS = ("fpn", "cnn")
-"""Tried in this order where none is named: the more exact one, and the one that comes with `pip install`."""
-
 OTHERS_SHARE = 0.3
 """Somebody else seen in so many of the frames is told of."""
 
@@ -61,9 +66,7 @@ def _file_option(name: str, metavar: str, text: str) -> Callable[[Decorated], De
 
 @click.command()
 @click.argument("source", metavar="VIDEO")
-@click.option(
-    "--model", metavar="NAME|FILE", help="A model's name or ONNX file.  [default: fpn if it is there, else cnn]"
-)
+@model_option
 @provider_option
 @click.option(
     "--boxes",
@@ -88,7 +91,7 @@ def _file_option(name: str, metavar: str, text: str) -> Callable[[Decorated], De
 @threads_option
 @force_option
 @click.pass_context
-def squat(ctx: click.Context, /, *, model: str | None, provider: str, threads: int | None, **chosen: Any) -> None:
+def squat(ctx: click.Context, /, *, model: str, provider: str, threads: int | None, **chosen: Any) -> None:
     """Count the squats in a video and tell depth, tempo and evenness of each.
 
     VIDEO is a file, camera:0, or an address such as rtsp://host/path. A repetition is a way down from standing and up
@@ -99,7 +102,9 @@ def squat(ctx: click.Context, /, *, model: str | None, provider: str, threads: i
     request = _Request(**chosen)
     _check(request)
     limits = _limits(request)
-    estimator = _load(model, provider=provider, threads=threads)
+    from lbkit.runtime.loading import load_model
+
+    estimator = load_model(model, provider=provider, threads=threads)
     boxes = _boxes(request.boxes, provider=provider, threads=threads)
     from lbkit.video.source import open_video
 
@@ -156,17 +161,6 @@ def _limits(request: _Request) -> SquatLimits:
     from lbkit.motion.limits import default_limits, read_limits
 
     return default_limits() if request.limits is None else read_limits(request.limits)
-
-
-def _load(model: str | None, *, provider: str, threads: int | None) -> PoseEstimator:
-    from lbkit.errors import ModelNotFoundError
-    from lbkit.runtime.loading import load_model
-
-    names = MODELS if model is None else (model,)
-    for name in names[:-1]:
-        with contextlib.suppress(ModelNotFoundError):
-            return load_model(name, provider=provider, threads=threads)
-    return load_model(names[-1], provider=provider, threads=threads)
 
 
 def _boxes(boxes: str, *, provider: str, threads: int | None) -> VideoBoxes:
@@ -256,7 +250,7 @@ def _chosen(request: _Request, tracks: list[PoseTrack]) -> PoseTrack:
     return next(track for track in tracks if track.track_id == wanted)
 
 
-def _deliver(request: _Request, analysis: SquatAnalysis, *, info: VideoInfo, model: str | None) -> None:
+def _deliver(request: _Request, analysis: SquatAnalysis, *, info: VideoInfo, model: str) -> None:
     """Write the tables first, then print, then write what needs the video once more; each problem stops only itself."""
     from lbkit.motion.tables import analysis_dict, frame_rows, repetition_rows, write_table
 
@@ -274,7 +268,7 @@ def _deliver(request: _Request, analysis: SquatAnalysis, *, info: VideoInfo, mod
         for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
             click.echo(plain_line(f"written: {path}"), err=True)
         if request.draw is None:
-            named = "" if model is None else f" --model {shlex.quote(model)}"
+            named = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
             click.echo(
                 f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png",
                 err=True,
