@@ -113,10 +113,17 @@ def person_score_limit(contract: ModelContract) -> float:
     Args:
         contract: The model's contract, with its figures if it was measured.
     """
-    figures = [figure.value for figure in contract.evaluation if figure.metric == "pck@0.05 v>0"]
-    if not figures:
-        return LOST_SCORE
-    return float(np.clip(LOST_SCORE_PER_PCK * min(figures), *LOST_SCORES))
+    exactness = measured_pck(contract)
+    return LOST_SCORE if exactness is None else float(np.clip(LOST_SCORE_PER_PCK * exactness, *LOST_SCORES))
+
+
+def measured_pck(contract: ModelContract) -> float | None:
+    """Return the model's least measured PCK@0.05, or None if it was not measured.
+
+    Args:
+        contract: The model's contract.
+    """
+    return min((figure.value for figure in contract.evaluation if figure.metric == "pck@0.05 v>0"), default=None)
 
 
 def look_at(estimator: PoseEstimator, image: ImageArray, boxes_xyxy: FloatArray) -> NDArray[np.float64]:

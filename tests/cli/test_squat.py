@@ -17,6 +17,7 @@ import pytest
 from lbkit.cli import squat as command
 from lbkit.cli.figures import CLIP_SUFFIXES, VIEW_CHOICES
 from lbkit.cli.main import run
+from lbkit.core.contract import Figure
 from lbkit.core.geometry import ImageSize
 from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.core.poses import Poses
@@ -251,3 +252,12 @@ def test_a_rendered_clip_is_written_and_can_be_read(tmp_path: Path, capsys: pyte
     assert run(arguments) == 1
     assert run(["figures", str(path), "--pose", "walking"]) == 2
     assert run(["figures", str(tmp_path / "folder"), "--view", "side"]) == 2
+
+
+def test_a_weak_model_is_said_to_be_weak(toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for value, is_warned in ((0.27, True), (0.51, False)):
+        figure = Figure("pck@0.05 v>0", value, "some photographs", 17, "2026-01-02")
+        contract = replace(toys.toy_contract(), evaluation=(figure,))
+        model = toys.save_toy_model(tmp_path / f"{value}.onnx", contract=contract)
+        run(["squat", str(tmp_path / "none.mp4"), "--model", str(model)])
+        assert ("finds 27% of joints" in capsys.readouterr().err) == is_warned
