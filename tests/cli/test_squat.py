@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pytest
 
-from lbkit.cli import squat as command
 from lbkit.cli.figures import CLIP_SUFFIXES, VIEW_CHOICES
 from lbkit.cli.main import run
 from lbkit.core.contract import Figure
@@ -25,6 +24,7 @@ from lbkit.core.tracks import PoseTrack
 from lbkit.motion.clip import AZIMUTHS_DEG
 from lbkit.motion.squat import NOTICE
 from lbkit.motion.synthetic import PlannedSquat, SquatSession, camera_at, project_track, session_times
+from lbkit.runtime import loading
 
 av = pytest.importorskip("av")
 
@@ -68,7 +68,8 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     walk = Network()
     monkeypatch.setattr(pipeline, "follow_people", walk.follow)
     monkeypatch.setattr(tracking, "person_score_limit", lambda _: 0.2)
-    monkeypatch.setattr(command, "_load", lambda *_, **__: SimpleNamespace(contract=None))
+    model = SimpleNamespace(contract=SimpleNamespace(evaluation=()))
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: model)
     return walk
 
 
