@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,12 +50,22 @@ def cold_start(path: Path, runner: str, *, batch: int, threads: int | None) -> C
     """
     words = [str(path), runner, str(batch), str(threads or 0)]
     command = [sys.executable, "-m", "lbkit.bench.cold", *words]
-    started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        seconds = time.perf_counter() - started
-        rest, complaint = process.communicate(timeout=_TIMEOUT_S)
+    with tempfile.TemporaryFile("w+", errors="replace") as complaints:  # a pipe that nobody reads would fill up
+        started = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process:
+            assert process.stdout is not None
+            watch = threading.Timer(_TIMEOUT_S, process.kill)
+            watch.daemon = True
+            watch.start()
+            try:
+                first = process.stdout.readline()
+                seconds = time.perf_counter() - started
+                rest = process.stdout.read()
+            finally:
+                process.wait()
+                watch.cancel()
+        complaints.seek(0)
+        complaint = complaints.read()
     if process.returncode != 0 or not first or not rest:
         lines = complaint.strip().splitlines() or [f"it ended with {process.returncode}"]
         raise LbkitError(f"a process that runs it on {runner} fails ({lines[-1]})", where=path)

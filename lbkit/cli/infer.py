@@ -199,7 +199,7 @@ def _infer_videos(
 def _infer_into_folder(
     run: RunOptions, part_format: str | None, chosen: dict[str, Any], *, model: str, runtime: dict[str, Any]
 ) -> int:
-    from lbkit.core.sources import find_pictures
+    from lbkit.core.sources import STDIN_SOURCE, find_pictures
     from lbkit.runtime.loading import find_model, load_model
 
     request = _checked_request(result_format="jsonl", **chosen)
@@ -209,7 +209,8 @@ def _infer_into_folder(
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "decoder": estimator.decoder,
         "boxes": box_settings(request.boxes),
-        "sources": list(request.sources),
+        # in full, because the same words mean other pictures in another folder
+        "sources": [given if given == STDIN_SOURCE else str(Path.cwd() / given) for given in request.sources],
         "recursive": request.recursive,
     }
     folder = make_plan(

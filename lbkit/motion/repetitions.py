@@ -21,6 +21,8 @@ Doubles = NDArray[np.float64]
 # Hips nearer to the knees' height than this are neither above nor below them: the error of a joint is about that.
 _LEVEL_LEGS: Final = 0.03
 
+_SKEWED_IN_OBLIQUE: Final = frozenset({"depth_deg", "max_knee_flexion_deg", "knee_flexion_difference_deg"})
+
 
 @dataclass(frozen=True, slots=True)
 class Remark:
@@ -116,12 +118,22 @@ def describe(
     )
 
 
-def remarks_on(repetition: Repetition, rules: tuple[FeedbackRule, ...]) -> tuple[Remark, ...]:
-    """Return what the rules have to remark on a repetition; what was not measured is not remarked on."""
+def remarks_on(repetition: Repetition, rules: tuple[FeedbackRule, ...], *, view: View) -> tuple[Remark, ...]:
+    """Return what the rules have to remark on a repetition.
+
+    What was not measured is not remarked on, nor is the knees' bend in an oblique view, where it looks smaller than it
+    is, and in one knee more than in the other.
+
+    Args:
+        repetition: What `describe` tells.
+        rules: When to remark on what.
+        view: From where the person is seen.
+    """
+    untold = _SKEWED_IN_OBLIQUE if view.name == "oblique" else frozenset()
     remarks = []
     for rule in rules:
         value = repetition.measures[rule.measure]
-        if value is None or not rule.applies(value):
+        if value is None or rule.measure in untold or not rule.applies(value):
             continue
         sentence = rule.sentence.format(value=abs(value), knees=_inward_knees(repetition))
         remarks.append(Remark(rule.code, rule.measure, value, rule.limit, rule.source, sentence))

@@ -98,7 +98,7 @@ def analyze_squats(
     repetitions = []
     for number, span in enumerate(spans, 1):
         told = describe(span, number, angles=angles, signal=signal, mended=mended, view=view)
-        repetitions.append(replace(told, remarks=remarks_on(told, limits.feedback)))
+        repetitions.append(replace(told, remarks=remarks_on(told, limits.feedback, view=view)))
     return SquatAnalysis(
         view=view,
         repetitions=tuple(repetitions),
@@ -157,8 +157,8 @@ _VIEW_WARNINGS: Final = {
     ),
     "oblique": Warn(
         "view_oblique",
-        "Oblique view: knee flexion looks smaller than it is, and inward knees cannot be told; film from the side for "
-        "depth, from the front for the knees.",
+        "Oblique view: knee flexion looks smaller than it is and is not remarked on, and inward knees cannot be told; "
+        "film from the side for depth, from the front for the knees.",
     ),
     "side": Warn("view_side", "Side view: inward knees, pelvis and sway cannot be told; film from the front for them."),
     "unknown": Warn("view_unknown", "The hips were never seen, so the view is unknown."),

@@ -23,7 +23,7 @@ def batch_findings(
     Args:
         model: The file.
         cuts: N people, at least one.
-        decided: (N, K) joints whose map is decided; in keypoints the others are left out.
+        decided: (N, K) joints whose map is decided; in keypoints the others are left out, unless none is decided.
         threads: Threads inside an operator.
 
     Returns:
@@ -36,7 +36,8 @@ def batch_findings(
     backend = load_backend(model.path, provider=model.provider, threads=threads, exact=True)
     crops = np.stack([cut.crops[crop_key(model.contract)][0] for cut in cuts])
     singles = np.concatenate([_output(backend.run(crops[index : index + 1])) for index in range(len(crops))])
-    counted = np.ones_like(decided) if "heatmaps" in model.contract.outputs else decided
+    counts_all = "heatmaps" in model.contract.outputs or not decided.any()
+    counted = np.ones_like(decided) if counts_all else decided
     return tuple(_finding(backend, crops, singles, counted=counted, batch=batch) for batch in DYNAMIC_BATCHES)
 
 

@@ -152,4 +152,7 @@ def _kept_until_enough(
         kept.append(cost.layer)
         log.info("%s stays in fp32", cost.layer)
         model = quantize_graph(prepared, ranges, in_float=kept)
+    else:
+        if not chooser.is_enough(model):
+            log.warning("the joints still move too far with %d layers in fp32; another --calibration may do", len(kept))
     return model, kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lbkit.core.estimator import PoseEstimator
@@ -58,7 +59,7 @@ def cast_roles(options: ReductionOptions, finder: PoseEstimator) -> Roles:
     else:
         given = read_source(options.calibration, finder=finder)
         parts = _parts(given, options)
-        parts = parts if measured is None else [*parts[:2], measured]
+        parts = parts if measured is None else [*parts[:2], _others(measured, parts[:2])]
     if len(parts[2]) > MAX_MEASURED:
         log.warning("the first %d of %d people are measured on", MAX_MEASURED, len(parts[2]))
         parts[2] = parts[2].take(range(MAX_MEASURED))
@@ -72,6 +73,18 @@ def _parts(source: Source, options: ReductionOptions) -> list[Source]:
         return [source.take(range(min(len(source), options.samples))), source, source]
     parts[2] = replace(parts[2], name=f"{source.name}, people not calibrated on")
     return parts
+
+
+def _others(measured: Source, used: Sequence[Source]) -> Source:
+    """Return the people on photographs that nobody was calibrated or chosen on; everybody where there are none."""
+    seen = {path.resolve() for part in used for path in part.paths}
+    rows = [row for row, path in enumerate(measured.paths) if path.resolve() not in seen]
+    if len(rows) == len(measured):
+        return measured
+    if not rows:
+        log.warning("every photograph of %s is calibrated on too: figures flatter", measured.name)
+        return measured
+    return replace(measured.take(rows), name=f"{measured.name}, people not calibrated on")
 
 
 def _figures(finder: PoseEstimator) -> Crops:

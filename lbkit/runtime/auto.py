@@ -38,7 +38,8 @@ def load_fastest(path: Path, *, threads: int | None = None) -> RuntimeBackend:
     """Load a model on the fastest provider that agrees with the CPU.
 
     Candidates are those whose libraries are installed and that compute in the file's own precision: `openvino-bf16` is
-    never taken, and neither is `tensorrt`, which builds for minutes.
+    never taken, and neither is `tensorrt`, which builds for minutes. A choice is not remembered where a candidate
+    failed, because what was in its way may be gone the next time.
 
     Args:
         path: An ONNX file exported by lbkit.
@@ -60,8 +61,10 @@ def load_fastest(path: Path, *, threads: int | None = None) -> RuntimeBackend:
             logger.info("provider auto: %s, as chosen before", known)
             return backend
     cpu = cpu or load_on(path, provider="cpu", threads=threads)
-    chosen = _fastest([cpu, *_agreeing(path, cpu, threads)])
-    remember(circumstances, _name(chosen))
+    agreeing, failed = _agreeing(path, cpu, threads)
+    chosen = _fastest([cpu, *agreeing])
+    if not failed:  # a GPU whose memory another program holds may be free the next time
+        remember(circumstances, _name(chosen))
     return chosen
 
 
@@ -81,23 +84,25 @@ def candidates() -> list[ProviderName]:
     return found
 
 
-def _agreeing(path: Path, cpu: RuntimeBackend, threads: int | None) -> list[RuntimeBackend]:
-    """Load the candidates that give the CPU's answers; what is wrong with the others is logged."""
+def _agreeing(path: Path, cpu: RuntimeBackend, threads: int | None) -> tuple[list[RuntimeBackend], list[ProviderName]]:
+    """Load the candidates that give the CPU's answers, and name those that do not run; what is wrong is logged."""
     crops = sample_crops(cpu.contract, BATCH)
     expected = cpu.run(crops)
-    good = []
+    good: list[RuntimeBackend] = []
+    failed: list[ProviderName] = []
     for name in candidates():
         try:
             backend = load_on(path, provider=name, threads=threads)
             problem = disagreement(backend.run(crops), expected, contract=cpu.contract)
         except LbkitError as error:
             logger.warning("provider auto: not %s, because %s", name, error)
+            failed.append(name)
             continue
         if problem is None:
             good.append(backend)
         else:
             logger.warning("provider auto: not %s, because %s", name, problem)
-    return good
+    return good, failed
 
 
 def _fastest(backends: list[RuntimeBackend]) -> RuntimeBackend:

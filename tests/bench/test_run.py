@@ -131,6 +131,20 @@ def test_cold_start_of_a_process(toy_model: Path) -> None:
         cold.cold_start(toy_model, "nowhere", batch=1, threads=None)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_a_process_that_says_much_or_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    talk = "head -c 300000 /dev/zero | tr '\\0' x >&2"
+    program.write_text(f"#!/bin/sh\n{talk}\necho '{{\"load_s\": 1}}'\necho '{{\"peak_bytes\": 2}}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(cold.sys, "executable", str(program))
+    assert cold.cold_start(tmp_path, "cpu", batch=1, threads=1).peak_bytes == 2
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(cold, "_TIMEOUT_S", 0.2)
+    with pytest.raises(LbkitError, match="it ended with -9"):
+        cold.cold_start(tmp_path, "cpu", batch=1, threads=1)
+
+
 def test_bf16_may_differ_as_fp16_may(toys: ModuleType) -> None:
     contract = toys.toy_contract()
     assert tolerated_precision(contract, "openvino-bf16") == "fp16"

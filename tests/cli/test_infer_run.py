@@ -76,6 +76,19 @@ def test_boxes_that_changed_are_another_run(photos: Path, toy_model: Path, tmp_p
     assert "was begun with boxes" in capsys.readouterr().err
 
 
+def test_the_same_words_in_another_folder_are_other_pictures(
+    photos: Path, toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    arguments = line(Path(photos.name), toy_model, "--output", tmp_path / "run")
+    monkeypatch.chdir(photos.parent)
+    assert run(arguments) == 1
+    assert run([*arguments, "--resume"]) == 1
+    assert "was begun with" not in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert run([*arguments, "--resume"]) == 1
+    assert "was begun with sources" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

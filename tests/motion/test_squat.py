@@ -93,6 +93,18 @@ def test_uneven_knees_are_remarked_on() -> None:
     assert "asymmetry" in [remark.code for remark in item.remarks]
 
 
+@pytest.mark.parametrize("azimuth_deg", [48, 55, -55])
+def test_the_knees_bend_is_not_remarked_on_from_between(azimuth_deg: float) -> None:
+    """A faultless even squat to 90 degrees looks shallow and uneven there."""
+    squat = PlannedSquat(depth_deg=90, bottom_s=0.5, descent_s=1.2)
+    analysis = analyze_squats(faultless(squat, azimuth_deg=azimuth_deg, distance_m=2.5))
+    (item,) = analysis.repetitions
+    assert item.measures["max_knee_flexion_deg"] < 80
+    assert abs(item.measures["knee_flexion_difference_deg"]) > 15
+    assert item.remarks == ()
+    assert "not remarked on" in analysis.warnings[0].sentence
+
+
 @pytest.mark.parametrize(("azimuth_deg", "name"), [(0, "frontal"), (55, "oblique"), (90, "side")])
 def test_what_a_view_cannot_show_has_a_reason(azimuth_deg: float, name: str) -> None:
     analysis = analyze_squats(faultless(PlannedSquat(), azimuth_deg=azimuth_deg))

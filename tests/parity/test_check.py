@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import helper, numpy_helper  # noqa: E402
 
+from lbkit.core.backend import ModelOutput  # noqa: E402
 from lbkit.core.contract import CONTRACT_KEY, ModelContract  # noqa: E402
 from lbkit.errors import ConfigError, InputError  # noqa: E402
 from lbkit.evaluation.persons import CocoRoot  # noqa: E402
 from lbkit.evaluation.truth import read_truth  # noqa: E402
+from lbkit.evaluation.walk import crop_key  # noqa: E402
+from lbkit.parity.batches import batch_findings  # noqa: E402
 from lbkit.parity.check import CheckOptions, check_models  # noqa: E402
 from lbkit.parity.definitions import STAGES, CandidateReport  # noqa: E402
 from lbkit.parity.report import culprit_text  # noqa: E402
@@ -216,6 +220,26 @@ def test_a_result_that_hangs_on_the_batch_fails(shipped: Named, changed: Changed
     assert statuses(report)["batch"] == "failed"
     assert report.batches[0].difference == 0.0
     assert report.batches[1].difference > 1e-3
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_keypoints_are_compared_even_where_no_map_is_decided(
+    monkeypatch: pytest.MonkeyPatch, toys: Any, *, decided: bool
+) -> None:
+    """Maps without a decided joint leave nothing out, or a file whose batches are wrong would pass."""
+    contract = toys.toy_contract(outputs=("keypoints",), decoder="argmax")
+
+    def run(crops: np.ndarray) -> ModelOutput:
+        return ModelOutput(None, np.full((len(crops), 6, 3), float(len(crops)), np.float32))
+
+    backend = SimpleNamespace(run=run)
+    monkeypatch.setattr("lbkit.parity.batches.load_backend", lambda *_, **__: backend)
+    model: Any = SimpleNamespace(path=Path("toy.onnx"), provider="cpu", contract=contract)
+    crop = np.zeros((256, 192, 3), np.uint8)
+    cuts: Any = [SimpleNamespace(crops={crop_key(contract): (crop, None)})]
+    single, several = batch_findings(model, cuts, decided=np.full((1, 6), decided), threads=1)
+    assert single.difference == 0.0
+    assert several.difference == 1.0
 
 
 def recontract(model: Any, change: Callable[[ModelContract], ModelContract]) -> None:

@@ -16,6 +16,7 @@ from lbkit.export.golden import read_golden
 from lbkit.quantization.graph_edit import GraphEdit
 from lbkit.quantization.options import ReductionOptions
 from lbkit.quantization.pipeline import Reduction, reduce_model
+from lbkit.quantization.roles import cast_roles
 from lbkit.runtime.ort_backend import OrtBackend
 
 
@@ -92,6 +93,29 @@ def test_nobody_is_both_calibrated_on_and_measured(reduced: Reduction) -> None:
         "chosen": "4 people of root0",
         "measured": "4 people of root0, people not calibrated on",
     }
+
+
+def test_one_root_given_twice_is_still_split(small_network: Any, people_root: Path) -> None:
+    finder = PoseEstimator(OrtBackend(small_network(), threads=1))
+    roles = cast_roles(options(calibration=people_root, coco=people_root / "."), finder)
+    used = {*roles.calibrating.source.paths, *roles.choosing.source.paths}
+    assert len(used) == 8
+    assert len(roles.measuring) == 4
+    assert not used & set(roles.measuring.source.paths)
+    assert roles.measuring.source.name.endswith("people not calibrated on")
+
+
+def test_layers_kept_in_vain_are_told_of(
+    small_network: Any, people_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("lbkit.quantization.int8.MAX_KEPT", 0)
+    photographs = people_root / "val2017"
+    reduce_model(
+        small_network(fragile=True),
+        options=options(calibration=photographs, method="minmax"),
+        output=tmp_path / "a.onnx",
+    )
+    assert "still move too far with 0 layers in fp32" in caplog.text
 
 
 def test_a_fragile_layer_is_found_and_kept(small_network: Any, people_root: Path, tmp_path: Path) -> None:

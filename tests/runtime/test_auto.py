@@ -108,6 +108,13 @@ def test_a_choice_that_fails_now_is_made_again(machine: Any, toy_model: Path) ->
     assert loaded == ["openvino", "cpu", "openvino"]
 
 
+def test_what_fails_once_is_tried_again(machine: Any, toy_model: Path) -> None:
+    machine(cpu=SLOW, cuda=ProviderError("cuda cannot run here: its memory is full"))
+    assert auto.load_fastest(toy_model).provider == "cpu"
+    machine(cpu=SLOW, cuda=FAST)
+    assert auto.load_fastest(toy_model).provider == "cuda"
+
+
 def test_a_missing_file_is_the_usual_error(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         load_backend(tmp_path / "none.onnx", provider="auto")
