@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lbkit.cli.infer_run import RunOptions, box_settings, do_run, is_run_folder, make_plan, run_options
+from lbkit.cli.infer_run import STDOUT, RunOptions, box_settings, do_run, is_run_folder, make_plan, run_options
 from lbkit.cli.infer_video import (
     DETECTOR_PREFIX,
     MAX_STRIDE,
@@ -246,7 +246,7 @@ def _check_picture_options(request: _Request, *, stride: int, show: bool) -> Non
 def _checked_request(
     *, result_format: ResultFormat | None, boxes: str, output: Path | None, draw: Path | None, **others: Any
 ) -> _Request:
-    output = None if output == Path("-") else output
+    output = None if output == STDOUT else output
     result_format = result_format or ("csv" if output is not None and output.suffix.lower() == ".csv" else "jsonl")
     if result_format == "coco" and not boxes.startswith(COCO_PREFIX):
         raise click.UsageError(

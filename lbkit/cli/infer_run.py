@@ -29,6 +29,7 @@ PART_FORMATS = ("jsonl", "parquet")
 """Spelled out to keep NumPy out of `--help`; a test keeps it equal to `lbkit.scale.parts.PART_FORMATS`."""
 
 INTERRUPTED = 130
+STDOUT = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,9 @@ def run_options(command: CommandT) -> CommandT:
 
 def is_run_folder(output: Path | None) -> bool:
     """Tell whether an output is a folder: one that is there, or a name without a suffix that is not."""
-    return output is not None and (output.is_dir() or (not output.suffix and not output.exists()))
+    if output is None or output == STDOUT:
+        return False
+    return output.is_dir() or (not output.suffix and not output.exists())
 
 
 def box_settings(boxes: str) -> Any:

@@ -15,6 +15,7 @@ from lbkit.core.contract import ModelContract
 from lbkit.core.geometry import ImageSize
 from lbkit.core.keypoints import KeypointSchema
 from lbkit.errors import ContractError, InputError, ModelError, ModelNotFoundError, ProviderError
+from lbkit.runtime.model_file import feed_of
 from lbkit.runtime.ort_backend import OrtBackend
 
 VARIANTS: tuple[dict[str, Any], ...] = (
@@ -319,6 +320,6 @@ def test_a_tensor_as_the_file_takes_it_runs_as_crops_do(toys, tmp_path):
     crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
     for dtype, shape in (("uint8", (2, 256, 192, 3)), ("float32", (2, 3, 256, 192))):
         backend = OrtBackend(toys.save_toy_model(tmp_path / f"{dtype}.onnx", dtype=dtype), threads=1)
-        tensor = backend.input_tensor(crops)
+        tensor = feed_of(crops, backend.contract)
         assert (tensor.dtype, tensor.shape) == (np.dtype(dtype), shape)
         assert np.array_equal(backend.run_input(tensor).heatmaps, backend.run(crops).heatmaps)
