@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shlex
 import subprocess
@@ -83,8 +84,8 @@ def test_there_are_documented_commands() -> None:
 def test_documented_commands_parse(document: str, command: str) -> None:
     """The parser accepts every documented line; running them is the demo's part."""
     arguments = shlex.split(command)[1:]
-    arguments = arguments[: arguments.index("|")] if "|" in arguments else arguments
-    context = cli.make_context("lbkit", list(arguments))
+    arguments = list(itertools.takewhile(lambda word: word not in ("|", ">"), arguments))
+    context = cli.make_context("lbkit", arguments)
     name, subcommand, rest = cli.resolve_command(context, [*context._protected_args, *context.args])
     assert subcommand is not None, name
     subcommand.make_context(name, rest, parent=context)

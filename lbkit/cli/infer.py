@@ -18,6 +18,7 @@ import click
 from lbkit.cli.infer_run import STDOUT, RunOptions, box_settings, do_run, is_run_folder, make_plan, run_options
 from lbkit.cli.infer_video import (
     DETECTOR_PREFIX,
+    MAX_STRIDE,
     VideoRequest,
     check_video_options,
     chosen_videos,
@@ -138,7 +139,7 @@ class _Request:
 @click.option("--recursive", is_flag=True, help="Look into subfolders too.")
 @click.option(
     "--stride",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_STRIDE),
     default=1,
     show_default=True,
     metavar="N",
@@ -254,7 +255,23 @@ def _checked_request(
         )
     if draw is not None and draw == others["heatmaps"]:
         raise click.UsageError("--draw and --heatmaps need folders of their own.")
+    _check_output(output, boxes)
     return _Request(format=result_format, boxes=boxes, output=output, draw=draw, **others)
+
+
+def _check_output(output: Path | None, boxes: str) -> None:
+    """Refuse to write results under a name that only what is read can have, whatever --force says."""
+    from lbkit.core.image_header import PICTURE_SUFFIXES
+    from lbkit.video.source import VIDEO_SUFFIXES
+
+    if output is None or output.is_dir():
+        return
+    if output.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES:
+        hint = "results are text: end its name in .jsonl or .csv. Pictures and videos are drawn by --draw."
+        raise click.UsageError(f"--output {output}: {hint}")
+    box_file = Path(boxes.removeprefix(COCO_PREFIX).removeprefix(DETECTOR_PREFIX))
+    if output.exists() and box_file.exists() and output.samefile(box_file):
+        raise click.UsageError(f"--output {output}: the boxes are read from it; give another name.")
 
 
 def _box_plan(boxes: str, runtime: dict[str, Any]) -> BoxPlan:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lbkit.cli.messages import plain_line
 from lbkit.cli.options import NearestChoice, is_quiet
 from lbkit.cli.report import RunReport, native_stderr_silenced
 
@@ -210,11 +211,19 @@ def _tell(folder: Path, manifest: Manifest) -> None:
     if not manifest.is_complete:
         done = f"stopped after {manifest.done} of {manifest.pictures} pictures"
         click.echo(f"{done}; give the same line with --resume to go on", err=True)
-    elif not is_quiet():
-        parts, failures = len(manifest.parts), manifest.failures
-        known = f"; {failures} failures are in {folder / 'failures.jsonl'}" if failures else ""
-        people = f"{manifest.people} people of {manifest.pictures} pictures"
-        click.echo(f"{people} in {parts} part{'' if parts == 1 else 's'} in {folder}{known}", err=True)
+        return
+    failures, where = manifest.failures, folder / "failures.jsonl"
+    if not failures and _has_bad_sources(folder):
+        click.echo(plain_line(f"error: sources could not be used; they are in {where}"), err=True)
+    if not is_quiet():
+        known = f"; {_counted(failures, 'failure')} {'is' if failures == 1 else 'are'} in {where}" if failures else ""
+        people = f"{manifest.people} {'person' if manifest.people == 1 else 'people'}"
+        of = f"{_counted(manifest.pictures, 'picture')} in {_counted(len(manifest.parts), 'part')}"
+        click.echo(plain_line(f"{people} of {of} in {folder}{known}"), err=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _has_bad_sources(folder: Path) -> bool:

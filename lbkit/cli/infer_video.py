@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lbkit.video.source import VideoInfo, VideoSource
 
 DETECTOR_PREFIX = "detector:"
+MAX_STRIDE = 1_000_000
 _FILES_ONLY = ("coco:", ".csv")
 
 

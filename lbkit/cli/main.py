@@ -147,12 +147,24 @@ def run(arguments: Sequence[str]) -> int:
         _discard_stdout()
         return 1
     except Exception as error:
-        return _tell(error)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
-    except _Ended as end:
-        return _fail(f"ended by {signal.Signals(end.number).name}", 128 + end.number)
+        interruption = _interruption(error)
+        return _tell(error) if interruption is None else _tell_end(interruption)
+    except (KeyboardInterrupt, _Ended) as end:
+        return _tell_end(end)
     return code if isinstance(code, int) else 0
+
+
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | _Ended | None:
+    """Return the Ctrl-C or signal an error comes of: a library that is being imported turns it into an ImportError."""
+    while error is not None and not isinstance(error, (KeyboardInterrupt, _Ended)):
+        error = error.__cause__
+    return error
+
+
+def _tell_end(end: KeyboardInterrupt | _Ended) -> int:
+    if isinstance(end, _Ended):
+        return _fail(f"ended by {signal.Signals(end.number).name}", 128 + end.number)
+    return _fail("interrupted", INTERRUPTED)
 
 
 def _tell(error: Exception) -> int:

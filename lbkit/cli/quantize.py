@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,4 +40,4 @@ def quantize(*, model: str, precision: str, output: Path | None, force: bool, as
     reduction = reduce_model(find_model(model), options=options, output=output, force=force)
     click.echo(json.dumps(record(reduction), indent=2) if as_json else summary(reduction))
     if not is_quiet():
-        click.echo(f"next: lbkit eval {model} {reduction.path} --coco ROOT", err=as_json)
+        click.echo(f"next: lbkit eval {shlex.join((model, str(reduction.path)))} --coco ROOT", err=as_json)

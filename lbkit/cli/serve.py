@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+
+class _PositiveNumber(click.FloatRange):
+    """A number above zero that is finite, because bytes and pixels are counted up to it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail: click lets nan and inf through every range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is no number that can be kept to.", param, ctx)
+        return number
+
+
 _Positive = click.FloatRange(min=0, min_open=True)
+_Size = _PositiveNumber(min=0, min_open=True)
 
 
 @click.command()
@@ -63,11 +77,9 @@ _Positive = click.FloatRange(min=0, min_open=True)
     help="People in one request.",
 )
 @click.option(
-    "--max-body", type=_Positive, default=20.0, show_default=True, metavar="MIB", help="Length of a request's body."
+    "--max-body", type=_Size, default=20.0, show_default=True, metavar="MIB", help="Length of a request's body."
 )
-@click.option(
-    "--max-megapixels", type=_Positive, default=50.0, show_default=True, metavar="MP", help="Size of a picture."
-)
+@click.option("--max-megapixels", type=_Size, default=50.0, show_default=True, metavar="MP", help="Size of a picture.")
 @click.option(
     "--transfer-timeout",
     type=_Positive,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lbkit.cli.infer_video import MAX_STRIDE
 from lbkit.cli.messages import plain_line
 from lbkit.cli.options import (
     DEFAULT_MODEL,
@@ -82,7 +83,7 @@ def _file_option(name: str, metavar: str, text: str) -> Callable[[Decorated], De
     "--person", type=click.IntRange(min=0), metavar="ID", help="Whose squats, where a detector finds several."
 )
 @click.option(
-    "--stride", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Every N-th frame."
+    "--stride", type=click.IntRange(1, MAX_STRIDE), default=1, show_default=True, metavar="N", help="Every N-th frame."
 )
 @click.option("--live", is_flag=True, help="Print a line as each repetition ends; cameras and streams are always live.")
 @json_option
@@ -133,7 +134,8 @@ def _check(request: _Request) -> None:
     from lbkit.motion.chart import check_chart_name
     from lbkit.motion.tables import check_table_name
 
-    if request.boxes not in ("auto", "whole") and not request.boxes.startswith(DETECTOR_PREFIX):
+    names_detector = request.boxes.startswith(DETECTOR_PREFIX) and request.boxes != DETECTOR_PREFIX
+    if request.boxes not in ("auto", "whole") and not names_detector:
         raise click.UsageError(f"--boxes {request.boxes!r} is none of auto, whole, detector:FILE.onnx.")
     if request.report is not None:
         check_chart_name(request.report)
@@ -237,6 +239,9 @@ def _analyze(request: _Request, tracks: list[PoseTrack], limits: SquatLimits, *,
     from lbkit.motion.squat import analyze_squats
 
     track = _chosen(request, tracks)
+    if len(track.time_s) == 1:
+        remedy = "give a video, or a smaller --stride"
+        raise InputError("only one frame was looked at, and a squat is a movement", where=request.source, remedy=remedy)
     try:
         return analyze_squats(track, limits=limits, min_score=min_score)
     except InputError as error:

@@ -90,7 +90,8 @@ def _draw_flexion(axes: Any, analysis: SquatAnalysis) -> None:
     axes.plot(time, analysis.signal.depth_deg, color=_COLORS["depth"], linewidth=1.6, label="depth, counted on")
     for side in ("left", "right"):
         values = analysis.angles.column(f"{side}_knee_flexion_deg")
-        axes.plot(time, values, color=_COLORS[side], linewidth=1.1, label=f"{side} knee flexion, in the picture")
+        if np.isfinite(values).any():
+            axes.plot(time, values, color=_COLORS[side], linewidth=1.1, label=f"{side} knee flexion, in the picture")
     highest = np.nanmax(analysis.signal.depth_deg, initial=60.0)
     for item in analysis.repetitions:
         axes.axvspan(item.start_s, item.end_s, color="#009e73", alpha=0.13, linewidth=0)

@@ -12,6 +12,8 @@ from typing import Any
 from lbkit.errors import ConfigError
 from lbkit.motion.measures import MEASURES
 
+_PATTERN = "take lbkit/motion/limits.toml as the pattern"
+
 
 @dataclass(frozen=True, slots=True)
 class CountingLimits:
@@ -87,7 +89,7 @@ def read_limits(path: Path) -> SquatLimits:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be read as TOML ({error})", where=path) from error
+        raise ConfigError(f"cannot be read as TOML ({error})", where=path, remedy=_PATTERN) from error
     return _limits(content, where=str(path))
 
 
@@ -122,7 +124,7 @@ def _check_names(found: set[str], wanted: set[str], *, where: str) -> None:
     if found != wanted:
         missing, unknown = sorted(wanted - found), sorted(found - wanted)
         parts = [f"{what} {', '.join(names)}" for what, names in (("lacks", missing), ("knows no", unknown)) if names]
-        raise ConfigError("; ".join(parts), where=where, remedy="take lbkit/motion/limits.toml as the pattern")
+        raise ConfigError("; ".join(parts), where=where, remedy=_PATTERN)
 
 
 def _number(value: Any, *, where: str) -> float:

@@ -34,7 +34,7 @@ _YOLOX_STRIDES = (8, 16, 32)
 _RTMDET_MEAN_BGR = np.array([103.53, 116.28, 123.675], np.float32)
 _RTMDET_STD_BGR = np.array([57.375, 57.12, 58.395], np.float32)
 
-_KINDS = "YOLOX (one output, N x (5 + classes)) and RTMDet (outputs N x 5 boxes with scores, and N labels)"
+_KINDS = "give YOLOX (one output, N x (5 + classes)) or RTMDet (outputs N x 5 boxes with scores, and N labels)"
 
 FloatBoxes = tuple[NDArray[np.float64], NDArray[np.float64]]
 Reader = Callable[[list[NDArray[Any]], ImageSize], FloatBoxes]
@@ -77,7 +77,9 @@ class OnnxPersonDetector:
         except Exception as error:
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
-            raise ModelError(f"ONNX Runtime cannot load it ({ort_words(error)})", where=path) from error
+            raise ModelError(
+                f"ONNX Runtime cannot load it ({ort_words(error)})", where=path, remedy="give a detector's ONNX file"
+            ) from error
         self._path = path
         self._min_score = min_score
         self._family = _family(self._session, path)

@@ -259,6 +259,15 @@ def test_an_existing_output_is_kept_without_force(infer: Infer, photo: Path, tmp
     assert json.loads(target.read_text())["path"] == str(photo)
 
 
+def test_results_never_replace_the_boxes_they_are_made_with(infer: Infer, photo: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(text := f"image,left,top,right,bottom\n{photo.name},10,10,200,200\n")
+    outcome = infer(photo, "--boxes", boxes, "--output", tmp_path / "." / "boxes.csv", "--force")
+    assert outcome.code == 2
+    assert "the boxes are read from it" in " ".join(outcome.err.split())
+    assert boxes.read_text() == text
+
+
 def test_pictures_are_drawn_and_kept_without_force(infer: Infer, photo: Path, tmp_path: Path) -> None:
     folders = ("--draw", tmp_path / "d", "--heatmaps", tmp_path / "h")
     assert infer(photo, *folders).code == 0
@@ -302,6 +311,9 @@ def test_heatmaps_of_a_model_that_has_none_are_refused(
         (("a.jpg", "--batch-size", "0"), "1<=x<=1024"),
         (("a.jpg", "--batch-size", "1000000000"), "1<=x<=1024"),
         (("a.jpg", "--threads", "100000"), "1<=x<=1024"),
+        (("a.mp4", "--stride", "99999999999999999999"), "1<=x<=1000000"),
+        (("a.mp4", "--output", "a.mp4", "--force"), "end its name in .jsonl or .csv"),
+        (("a.jpg", "--output", "b.JPG"), "end its name in .jsonl or .csv"),
     ],
 )
 def test_wrong_usage_is_code_2(infer: Infer, arguments: tuple[str, ...], words: str) -> None:

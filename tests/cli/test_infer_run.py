@@ -65,6 +65,14 @@ def test_a_folder_holds_what_one_file_would(photos: Path, toy_model: Path, tmp_p
     assert "was begun with decoder" in capsys.readouterr().err
 
 
+def test_a_run_without_pictures_says_where_the_reason_is(toy_model: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "nothing").mkdir()
+    assert run([*line(tmp_path / "nothing", toy_model, "--output", tmp_path / "run"), "--quiet"]) == 1
+    where = tmp_path / "run" / "failures.jsonl"
+    assert capsys.readouterr().err.splitlines() == [f"error: sources could not be used; they are in {where}"]
+    assert "no picture in this folder" in where.read_text()
+
+
 def test_boxes_that_changed_are_another_run(photos: Path, toy_model: Path, tmp_path: Path, capsys) -> None:
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("image,left,top,right,bottom\n00.png,0,0,60,80\n")

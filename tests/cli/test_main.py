@@ -19,7 +19,7 @@ from lbkit.cli import options
 from lbkit.core.contract import DECODERS
 from lbkit.core.estimator import DEFAULT_BATCH_SIZE
 from lbkit.core.threads import MAX_THREADS
-from lbkit.errors import ImageReadError, VerdictError
+from lbkit.errors import ImageReadError, ProviderError, VerdictError
 from lbkit.runtime.providers import PROVIDER_CHOICES
 
 MAIN = "import sys; from lbkit.cli.main import main; main()"
@@ -172,6 +172,19 @@ def raising_with_arguments(error: BaseException) -> Callable[..., None]:
         raise error
 
     return action
+
+
+def test_interrupt_while_a_library_is_imported_is_no_broken_library(
+    command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act() -> None:
+        try:
+            raise ImportError("initialization failed") from KeyboardInterrupt()  # as pybind11 does
+        except ImportError as error:
+            raise ProviderError("onnxruntime is installed but broken") from error
+
+    assert cli_main.run(command(act)) == 130
+    assert one_line(capsys) == "error: interrupted"
 
 
 def test_out_of_memory_is_one_line(command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:

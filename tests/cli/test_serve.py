@@ -153,6 +153,8 @@ def test_a_warning_where_anybody_can_come(toy_model: Path) -> None:
         (["{toy}", "--token-file", "gone"], 1, "gone: cannot be read"),
         (["{toy}", "--port", "70000"], 2, "70000"),
         (["{toy}", "--max-body", "0"], 2, "x>0"),
+        (["{toy}", "--max-body", "nan"], 2, "nan is no number that can be kept to"),
+        (["{toy}", "--max-megapixels", "inf"], 2, "inf is no number that can be kept to"),
         (["{toy}", "--timeout", "nan"], 1, "work_timeout_s should be a number"),
         (["{toy}", "--host", "no.such.host.invalid"], 1, "no.such.host.invalid: cannot listen on port"),
         (["{toy}", "--provider", "cdua"], 2, "Did you mean 'cuda'?"),

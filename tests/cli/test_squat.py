@@ -221,6 +221,8 @@ def test_sound_without_a_picture_is_one_line(
     [
         (["none.mp4"], 1, "none.mp4"),
         (["clip.mp4", "--boxes", "everybody"], 2, "none of auto, whole, detector"),
+        (["clip.mp4", "--boxes", "detector:"], 2, "none of auto, whole, detector"),
+        (["clip.mp4", "--stride", "0"], 2, "1<=x<=1000000"),
         (["clip.mp4", "--frames", "table.xls"], 1, "no name for a table"),
         (["clip.mp4", "--report", "report.jpg"], 1, "end it in .png"),
         (["clip.mp4", "--draw", "drawn.gif"], 1, "no name for a video"),
@@ -233,6 +235,11 @@ def test_what_cannot_be_is_refused_before_the_work(
 ) -> None:
     assert run(["squat", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_single_frame_is_no_movement(network: Network, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["squat", str(clip), "--stride", "1000000"]) == 1
+    assert "only one frame was looked at" in capsys.readouterr().err
 
 
 def test_choices_spelled_out_are_the_librarys() -> None:

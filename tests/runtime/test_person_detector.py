@@ -73,10 +73,10 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_onnx_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_text("no graph")
-    with pytest.raises(ModelError, match=r"a\.onnx"):
+    with pytest.raises(ModelError, match=r"a\.onnx.*give a detector's ONNX file"):
         OnnxPersonDetector(tmp_path / "a.onnx")
 
 
 def test_another_kind_of_model_is_an_error_that_names_the_two(toy_model: Path) -> None:
-    with pytest.raises(ModelError, match=r"no person detector that is known here.*YOLOX.*RTMDet"):
+    with pytest.raises(ModelError, match=r"no person detector that is known here.*give YOLOX.*RTMDet"):
         OnnxPersonDetector(toy_model, threads=1)
