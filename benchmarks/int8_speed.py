@@ -9,6 +9,7 @@ time is taken, every way must agree with PyTorch on drawn figures: fp32 to a med
 from __future__ import annotations
 
 import datetime
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ BUSY = (
     "Other programs ran meanwhile, as the load average says: read the ratios between the two ONNX Runtime files, not"
     " the times. PyTorch's threads wait for each other and suffer most, so its ratios are too high."
 )
+TIMES = 6
+
 SAME_PX = 0.01
 NEAR_PX = 1.0
 
@@ -133,14 +136,22 @@ def measure(name: str, scale: Scale) -> list[Measure]:
 
 
 def _rounds(runs: dict[str, Run], crops: NDArray[np.uint8], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each way, round by round; the order turns round after each."""
+    """Return the seconds of each way, round by round; the order turns round after each.
+
+    In a round each way runs `TIMES` times in a row, and the median counts without the first, during which the threads
+    of the way before still spin for more work.
+    """
     seconds: dict[str, list[float]] = {way: [] for way in runs}
     for index in range(rounds):
         for way in list(runs) if index % 2 == 0 else list(reversed(runs)):
-            begin = time.perf_counter()
-            runs[way](crops)
-            seconds[way].append(time.perf_counter() - begin)
+            seconds[way].append(statistics.median([_seconds(runs[way], crops) for _ in range(TIMES)][1:]))
     return seconds
+
+
+def _seconds(run: Run, crops: NDArray[np.uint8]) -> float:
+    begin = time.perf_counter()
+    run(crops)
+    return time.perf_counter() - begin
 
 
 def _measures(section: str, seconds: dict[str, list[float]]) -> list[Measure]:
