@@ -50,7 +50,7 @@ class Scale:
     chunk: int
 
 
-FULL = Scale(pictures=1200, rounds=3, chunk=64)
+FULL = Scale(pictures=960, rounds=3, chunk=64)
 QUICK = Scale(pictures=24, rounds=1, chunk=6)
 
 
