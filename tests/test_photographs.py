@@ -28,7 +28,7 @@ from lbkit.runtime.ort_backend import OrtBackend
 
 REPOSITORY = Path(__file__).parent.parent
 CHECKPOINTS = sorted((REPOSITORY / "training" / "checkpoints").glob("*.safetensors"))
-SHIPPED = sorted((REPOSITORY / "exported").glob("*.onnx"))
+SHIPPED = sorted((REPOSITORY / "exported").glob("[!.]*.onnx"))
 REDUCED = [path for path in SHIPPED if path.stem.endswith(("-int8", "-fp16"))]
 MAX_DROP = 0.005
 HEATMAP_TOLERANCE = 1e-4

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,16 @@ def test_poses_are_those_of_the_estimator(live: Any, backend: OrtBackend, png: b
     poses = PoseEstimator(backend)(read_image(tmp_path / "spots.png"), BOXES)
     answer = live.post(f"/v1/keypoints?boxes={json.dumps(BOXES)}".replace(" ", ""), png)
     assert answer.json["people"] == poses.to_dicts()
+
+
+def test_no_answer_waits_for_a_delayed_acknowledgement(live: Any, png: bytes) -> None:
+    """Later requests of one connection took 40 ms more than the model while the socket held small packets back."""
+    connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=20)
+    took = []
+    for _ in range(15):
+        asked = time.perf_counter()
+        connection.request("POST", "/v1/keypoints?boxes=whole", body=png)
+        assert json.loads(connection.getresponse().read())["people"]
+        took.append(time.perf_counter() - asked)
+    connection.close()
+    assert min(took[5:]) < 0.035
