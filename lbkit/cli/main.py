@@ -156,7 +156,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | _Ended | None:
     """Return the Ctrl-C or signal an error comes of: a library that is being imported turns it into an ImportError."""
+    seen: set[int] = set()  # causes may go in a circle
     while error is not None and not isinstance(error, (KeyboardInterrupt, _Ended)):
+        if id(error) in seen:
+            return None
+        seen.add(id(error))
         error = error.__cause__
     return error
 

@@ -19,7 +19,7 @@ from lbkit.cli import options
 from lbkit.core.contract import DECODERS
 from lbkit.core.estimator import DEFAULT_BATCH_SIZE
 from lbkit.core.threads import MAX_THREADS
-from lbkit.errors import ImageReadError, ProviderError, VerdictError
+from lbkit.errors import ImageReadError, LbkitError, ProviderError, VerdictError
 from lbkit.runtime.providers import PROVIDER_CHOICES
 
 MAIN = "import sys; from lbkit.cli.main import main; main()"
@@ -274,3 +274,16 @@ def test_how_much_is_logged(
     assert captured.err.splitlines() == [f"{level}: about x" for level in shown]
     assert captured.out == ""
     assert options.is_quiet() == (not shown)
+
+
+def test_causes_that_go_in_a_circle_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    error = LbkitError("it cannot", remedy="do another thing")
+    other = LbkitError("because of that")
+    error.__cause__, other.__cause__ = other, error
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli_main.cli, "main", fail)
+    assert cli_main.run(["doctor"]) == 1
+    assert "it cannot; do another thing" in capsys.readouterr().err
