@@ -175,8 +175,10 @@ def test_shipped_files_do_what_their_checkpoints_do(
     assert [Path(model["file"]).name for model in models] == [path.name for path in SHIPPED]
     for model in models:
         assert model["persons"] >= 24
-        assert model["measures"]["input_px_max"] <= 0.05
-        assert model["measures"]["undecided_share"] <= 0.05
+        assert model["precision"] == ("int8" if model["file"].endswith("-int8.onnx") else "fp32")
+        if model["precision"] == "fp32":
+            assert model["measures"]["input_px_max"] <= 0.05
+            assert model["measures"]["undecided_share"] == 0
         assert [batch["batch"] for batch in model["batches"]] == [1, 2, 7, 64]
 
 
