@@ -33,7 +33,7 @@ def batch_findings(
     Raises:
         ModelError: A batch fails.
     """
-    backend = load_backend(model.path, provider=model.provider, threads=threads, exact=True)
+    backend = load_backend(model.path, provider=model.provider, threads=threads)
     crops = np.stack([cut.crops[crop_key(model.contract)][0] for cut in cuts])
     singles = np.concatenate([_output(backend.run(crops[index : index + 1])) for index in range(len(crops))])
     counts_all = "heatmaps" in model.contract.outputs or not decided.any()

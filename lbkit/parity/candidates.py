@@ -131,7 +131,7 @@ class CandidateModel:
 
     def __init__(self, path: Path, *, provider: str, threads: int | None = None) -> None:
         self.path, self.threads = path, threads
-        self._backend: RuntimeBackend | None = load_backend(path, provider=provider, threads=threads, exact=True)
+        self._backend: RuntimeBackend | None = load_backend(path, provider=provider, threads=threads)
         self.contract, self.provider = self._backend.contract, self._backend.provider
         if provider not in ("auto", self.provider):
             raise ProviderError(f"{provider} was asked for, and the session runs on {self.provider}", where=path)
@@ -178,7 +178,7 @@ class CandidateModel:
         if not names:
             return {}, None
         part = part_up_to(model, names.values())
-        return names, open_session(part, provider=self.provider, threads=self.threads, exact=True).session
+        return names, open_session(part, provider=self.provider, threads=self.threads).session
 
     def _run_inner(self, feed: NDArray[Any]) -> dict[str, NDArray[Any]]:
         if self._inner is None:

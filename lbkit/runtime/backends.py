@@ -8,16 +8,13 @@ from lbkit.core.backend import RuntimeBackend
 from lbkit.runtime.providers import ProviderName, checked_provider
 
 
-def load_backend(
-    path: Path, *, provider: str = "cpu", threads: int | None = None, exact: bool = False
-) -> RuntimeBackend:
+def load_backend(path: Path, *, provider: str = "cpu", threads: int | None = None) -> RuntimeBackend:
     """Load a model file.
 
     Args:
         path: An ONNX file exported by lbkit.
         provider: One of `lbkit.runtime.providers.PROVIDER_CHOICES`; "auto" is the fastest that gives the CPU's answers.
         threads: Threads inside the model; what CPU affinity and cgroup grant when None.
-        exact: Keep a GPU from rounding products to TF32's ten bits, as a comparison needs.
 
     Raises:
         ModelError: The file is not there, not ONNX, carries no contract of ours, or contradicts it.
@@ -28,12 +25,11 @@ def load_backend(
     if name == "auto":
         from lbkit.runtime.auto import load_fastest
 
-        fastest = load_fastest(path, threads=threads)
-        return load_backend(path, provider=fastest.provider, threads=threads, exact=True) if exact else fastest
-    return load_on(path, provider=name, threads=threads, exact=exact)
+        return load_fastest(path, threads=threads)
+    return load_on(path, provider=name, threads=threads)
 
 
-def load_on(path: Path, *, provider: ProviderName, threads: int | None = None, exact: bool = False) -> RuntimeBackend:
+def load_on(path: Path, *, provider: ProviderName, threads: int | None = None) -> RuntimeBackend:
     """Load a model file on a provider named (see `load_backend`)."""
     if provider in ("openvino", "openvino-bf16"):
         from lbkit.runtime.openvino_backend import OpenVinoBackend
@@ -41,4 +37,4 @@ def load_on(path: Path, *, provider: ProviderName, threads: int | None = None, e
         return OpenVinoBackend(path, provider=provider, threads=threads)
     from lbkit.runtime.ort_backend import OrtBackend
 
-    return OrtBackend(path, provider=provider, threads=threads, exact=exact)
+    return OrtBackend(path, provider=provider, threads=threads)

@@ -30,7 +30,6 @@ class OrtBackend:
         path: An ONNX file exported by lbkit.
         provider: One of `lbkit.runtime.providers.ORT_PROVIDERS`.
         threads: Threads inside an operator; what CPU affinity and cgroup grant when None.
-        exact: Keep CUDA from rounding products to TF32's ten bits, as a comparison needs.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -40,12 +39,14 @@ class OrtBackend:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None, exact: bool = False) -> None:
+    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None) -> None:
         path = Path(path)
         check_file(path)
         try:
-            opened = open_session(path, provider=provider, threads=threads, graphs=True, exact=exact)
+            opened = open_session(path, provider=provider, threads=threads, graphs=True)
         except Exception as error:
+            if not _is_ort_error(error):
+                raise
             raise _load_error(error, path) from error
         self._path = path
         self._session = opened.session
@@ -90,6 +91,8 @@ class OrtBackend:
         try:
             arrays = self._run_session(tensor)
         except Exception as error:
+            if not _is_ort_error(error):
+                raise
             raise _run_error(error, self._path, count=len(tensor)) from error
         return output_of(arrays, self._contract, count=len(tensor), where=self._path)
 
@@ -107,17 +110,13 @@ class OrtBackend:
 
 
 def _load_error(error: Exception, path: Path) -> Exception:
-    """Return the error to raise for what happened while a session was made."""
-    if not _is_ort_error(error):
-        return error
+    """Return the error to raise for what ONNX Runtime said while a session was made."""
     if any(mark in str(error) for mark in _NOT_ONNX):
         return not_onnx(path)
     return ModelError(f"ONNX Runtime cannot load it ({ort_words(error)})", where=path, remedy=EXPORT_AGAIN)
 
 
 def _run_error(error: Exception, path: Path, *, count: int) -> Exception:
-    if not _is_ort_error(error):
-        return error
     words = ort_words(error)
     if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
         return ModelMemoryError(

@@ -77,7 +77,6 @@ def open_session(
     provider: str = "cpu",
     threads: int | None = None,
     graphs: bool = False,
-    exact: bool = False,
 ) -> OpenSession:
     """Make a session that runs on the provider asked for.
 
@@ -86,7 +85,6 @@ def open_session(
         provider: One of `ORT_PROVIDERS`.
         threads: Threads inside an operator; what affinity and cgroup grant when None.
         graphs: Let cuda record CUDA graphs where the model's every node runs there.
-        exact: Keep CUDA from rounding products to TF32's ten bits, as a comparison needs.
 
     Raises:
         ProviderError: The provider is unknown or cannot run here; the message says what is missing.
@@ -102,7 +100,7 @@ def open_session(
         return OpenSession(_open_on_its_system(onnxruntime, model, name, threads=count), name)
     if name == "tensorrt":
         return OpenSession(_open_tensorrt(onnxruntime, model, threads=count), name)
-    return _open_cuda(onnxruntime, model, _cuda_options(exact=exact), threads=count, graphs=graphs)
+    return _open_cuda(onnxruntime, model, threads=count, graphs=graphs)
 
 
 def checked_provider(name: str) -> ProviderChoice:
@@ -139,17 +137,11 @@ def _checked_ort_provider(name: str) -> OrtProviderName:
     )
 
 
-def _cuda_options(*, exact: bool) -> dict[str, str]:
-    return _CUDA_OPTIONS | ({"use_tf32": "0"} if exact else {})
-
-
-def _open_cuda(
-    onnxruntime: Any, model: Path | bytes, options: dict[str, str], *, threads: int, graphs: bool
-) -> OpenSession:
+def _open_cuda(onnxruntime: Any, model: Path | bytes, *, threads: int, graphs: bool) -> OpenSession:
     """Return a session that runs on CUDA, with graphs if they are wanted and the model allows them."""
     preload_libraries(onnxruntime)
     if graphs and CUDA_PROVIDER in onnxruntime.get_available_providers():
-        wanted = [(CUDA_PROVIDER, options | {"enable_cuda_graph": "1"}), CPU_EXECUTION]
+        wanted = [(CUDA_PROVIDER, _CUDA_OPTIONS | {"enable_cuda_graph": "1"}), CPU_EXECUTION]
         try:
             session = _make_session(onnxruntime, model, wanted, threads=threads)
         except Exception as error:  # a node that only the CPU has, for example
@@ -157,7 +149,7 @@ def _open_cuda(
         else:
             if CUDA_PROVIDER in session.get_providers():
                 return OpenSession(session, "cuda", replays_graphs=True)
-    wanted = [(CUDA_PROVIDER, options)]
+    wanted = [(CUDA_PROVIDER, _CUDA_OPTIONS)]
     return OpenSession(_open_on_nvidia(onnxruntime, model, "cuda", wanted, threads=threads), "cuda")
 
 
