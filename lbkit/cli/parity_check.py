@@ -238,11 +238,8 @@ def _tell(request: _Request, checked: Checked) -> None:
     if request.as_json:
         click.echo(json.dumps(parity_document(checked), indent=2, allow_nan=False))
         return
-    rows = terminal_rows(report)
-    if sys.stdout.isatty():
-        _print_table(rows)
-    else:
-        click.echo("\n".join("\t".join(row) for row in rows))
+    if report.candidates:  # a table of files that could not be run says nothing more than the lines above
+        _print_table(terminal_rows(report))
     for item in report.candidates:
         if not item.passed:
             click.echo(f"{item.name} on {item.provider} failed: {culprit_text(item)}")
@@ -252,6 +249,9 @@ def _tell(request: _Request, checked: Checked) -> None:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    if not sys.stdout.isatty():
+        click.echo("\n".join("\t".join(row) for row in rows))
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -268,7 +268,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 def _end(request: _Request, checked: Checked) -> None:
     """Print the next command, and end with 1 where a file could not be run and 3 where one failed."""
     report = checked.report
-    if not is_quiet():
+    if report.candidates and not is_quiet():
         click.echo(f"next: {_next_command(request, checked)}", err=True)
     if report.problems:
         click.get_current_context().exit(1)

@@ -84,7 +84,8 @@ def folder_samples(folder: Path, *, limit: int | None = None) -> Samples:
     found = list(find_pictures([str(folder)]))
     problems = [item for item in found if isinstance(item, InputError)]
     if problems:
-        raise problems[0]
+        problem = problems[0].problem
+        raise InputError(problem, where=folder, remedy="put pictures there, or give --images another folder")
     paths = dict(enumerate(item for item in found[:limit] if isinstance(item, Path)))
     targets = [
         Target(2 * number + index, number, box)

@@ -168,3 +168,21 @@ def test_their_tensor_is_told_right_or_wrong(parity: Parity, model: Path, tmp_pa
     wrong = parity(model, "--their-tensor", tensor, "--json")
     assert wrong.code == 3
     assert wrong.record["mistakes"] == ["this is BGR instead of RGB"]
+
+
+def test_where_nothing_could_run_the_reason_is_all_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "none.onnx").write_text("no model")
+    assert run(["parity-check", str(tmp_path / "none.onnx"), "--samples", "1"]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert "could not run" in printed.err
+    assert "next:" not in printed.err
+
+
+def test_an_empty_folder_gets_a_remedy_that_the_command_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["parity-check", "--images", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "give --images another folder" in told
+    assert "--recursive" not in told
