@@ -12,7 +12,7 @@ from lbkit.core.tracks import PoseTrack
 from lbkit.errors import InputError
 from lbkit.motion.angles import FrameAngles, measure_frames
 from lbkit.motion.depth import DepthSignal, depth_signal
-from lbkit.motion.limits import SquatLimits, default_limits
+from lbkit.motion.limits import SquatLimits, ViewLimits, default_limits
 from lbkit.motion.mending import MIN_SCORE, MendedTrack, mend_track, smoothed
 from lbkit.motion.phases import Rejected, SquatSpan, find_squats, phases_of
 from lbkit.motion.repetitions import Repetition, describe, remarks_on
@@ -88,16 +88,16 @@ def analyze_squats(
         raise InputError(
             "nobody's leg was seen in any frame", remedy="film the whole person from hip to foot, near and well lit"
         )
-    signal = depth_signal(counted, max_bridge_s=limits.counting.max_bridge_s)
+    signal = depth_signal(counted, limits)
     spans, rejected = find_squats(signal, limits.counting)
-    view = _view(counted, spans)
+    view = _view(counted, spans, limits.view)
     is_sure = bool((track.scores[track.found] >= min_score).all())
     trusted = counted if is_sure else replace(mend_track(track, min_score=min_score), leg_px=counted.leg_px)
     mended = smoothed(trusted)
-    angles = measure_frames(mended, view)
+    angles = measure_frames(mended, view, limits.measuring)
     repetitions = []
     for number, span in enumerate(spans, 1):
-        told = describe(span, number, angles=angles, signal=signal, mended=mended, view=view)
+        told = describe(span, number, angles=angles, signal=signal, mended=mended, view=view, limits=limits.measuring)
         repetitions.append(replace(told, remarks=remarks_on(told, limits.feedback, view=view)))
     return SquatAnalysis(
         view=view,
@@ -111,15 +111,15 @@ def analyze_squats(
     )
 
 
-def _view(mended: MendedTrack, spans: list[SquatSpan]) -> View:
+def _view(mended: MendedTrack, spans: list[SquatSpan], limits: ViewLimits) -> View:
     """Return the view about the squats, or of the whole track where there are none."""
     widths = hip_widths(mended.track.joints_xy, leg_px=mended.leg_px)
     if not spans:
-        return estimate_view(widths)
+        return estimate_view(widths, limits)
     inside = np.zeros(len(widths), dtype=bool)
     for span in spans:
         inside[span.start : span.end + 1] = True
-    return estimate_view(np.where(inside, widths, np.nan))
+    return estimate_view(np.where(inside, widths, np.nan), limits)
 
 
 def _warnings(
@@ -160,6 +160,8 @@ _VIEW_WARNINGS: Final = {
         "Oblique view: knee flexion looks smaller than it is and is not remarked on, and inward knees cannot be told; "
         "film from the side for depth, from the front for the knees.",
     ),
-    "side": Warn("view_side", "Side view: inward knees, pelvis and sway cannot be told; film from the front for them."),
+    "side": Warn(
+        "view_side", "Side view: inward knees, pelvis, evenness and sway cannot be told; film from the front for them."
+    ),
     "unknown": Warn("view_unknown", "The hips were never seen, so the view is unknown."),
 }
