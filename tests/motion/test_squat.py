@@ -115,12 +115,12 @@ def test_from_the_side_evenness_would_be_a_guess_at_the_hidden_leg() -> None:
     assert "asymmetry" not in [remark.code for remark in item.remarks]
 
 
-@pytest.mark.parametrize("azimuth_deg", [0, 20, 30, 40, -40])
+@pytest.mark.parametrize("azimuth_deg", [0, 20, 35, -35])
 def test_an_even_squat_has_no_remark_on_the_pelvis_however_the_person_is_turned(azimuth_deg: float) -> None:
-    """Of hips turned from a near camera that stands high, the nearer sinks more in the picture."""
+    """Of hips turned from a near camera that stands low, the nearer sinks more in the picture."""
     squat = PlannedSquat(depth_deg=110, bottom_s=0.4)
     time_s = session_times((squat,), fps=30)
-    camera = camera_at(azimuth_deg, size=SIZE, distance_m=2.2, height_m=1.6)
+    camera = camera_at(azimuth_deg, size=SIZE, distance_m=1.8, height_m=0.5)
     analysis = analyze_squats(project_track(time_s, SquatSession((squat,), time_s).joints_xyz(), camera=camera))
     (item,) = analysis.repetitions
     assert analysis.view.name == "frontal"
