@@ -115,7 +115,7 @@ def test_from_the_side_evenness_would_be_a_guess_at_the_hidden_leg() -> None:
     assert "asymmetry" not in [remark.code for remark in item.remarks]
 
 
-@pytest.mark.parametrize("azimuth_deg", [0, 20, 35, -35])
+@pytest.mark.parametrize("azimuth_deg", [0, 10, 35, -35])
 def test_an_even_squat_has_no_remark_on_the_pelvis_however_the_person_is_turned(azimuth_deg: float) -> None:
     """Of hips turned from a near camera that stands low, the nearer sinks more in the picture."""
     squat = PlannedSquat(depth_deg=110, bottom_s=0.4)
@@ -125,9 +125,7 @@ def test_an_even_squat_has_no_remark_on_the_pelvis_however_the_person_is_turned(
     (item,) = analysis.repetitions
     assert analysis.view.name == "frontal"
     assert not {"pelvis_drop", "asymmetry"} & {remark.code for remark in item.remarks}
-    is_told = item.measures["pelvic_obliquity_change_deg"] is not None
-    assert is_told or item.reasons["pelvic_obliquity_change_deg"] == "view"
-    assert is_told or abs(azimuth_deg) > 20
+    assert (item.measures["pelvic_obliquity_change_deg"] is not None) == (abs(azimuth_deg) < 20)
 
 
 @pytest.mark.parametrize("azimuth_deg", [48, 55, -55])
