@@ -115,7 +115,7 @@ def test_from_the_side_evenness_would_be_a_guess_at_the_hidden_leg() -> None:
     assert "asymmetry" not in [remark.code for remark in item.remarks]
 
 
-@pytest.mark.parametrize("azimuth_deg", [0, 10, 35, -35])
+@pytest.mark.parametrize("azimuth_deg", [0, 35, -35])
 def test_an_even_squat_has_no_remark_on_the_pelvis_however_the_person_is_turned(azimuth_deg: float) -> None:
     """Of hips turned from a near camera that stands low, the nearer sinks more in the picture."""
     squat = PlannedSquat(depth_deg=110, bottom_s=0.4)
