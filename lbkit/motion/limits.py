@@ -20,6 +20,17 @@ SectionT = TypeVar("SectionT")
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingLimits:
+    """What a recording's figures are to be read with; see the comments in `limits.toml`."""
+
+    min_frames_per_s: float
+    max_unseen_share: float
+    max_company_share: float
+    min_jump_legs: float
+    max_speed_legs_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ViewLimits:
     """From where a person is seen; see the comments in `limits.toml`."""
 
@@ -106,6 +117,7 @@ class FeedbackRule:
 class SquatLimits:
     """All limits."""
 
+    recording: RecordingLimits
     view: ViewLimits
     measuring: MeasuringLimits
     signal: SignalLimits
@@ -143,6 +155,7 @@ def _limits(content: dict[str, Any], *, where: str) -> SquatLimits:
         raise ConfigError("side_legs should be less than frontal_legs", where=f"{where} view")
     rules = tuple(_rule(code, rule, where=f"{where} feedback.{code}") for code, rule in content["feedback"].items())
     return SquatLimits(
+        recording=_section(RecordingLimits, content["recording"], where=f"{where} recording"),
         view=view,
         measuring=_section(MeasuringLimits, content["measuring"], where=f"{where} measuring"),
         signal=_section(SignalLimits, content["signal"], where=f"{where} signal"),

@@ -12,7 +12,8 @@ from lbkit.core.tracks import PoseTrack
 from lbkit.errors import InputError
 from lbkit.motion.angles import FrameAngles, measure_frames
 from lbkit.motion.depth import DepthSignal, depth_signal
-from lbkit.motion.limits import SquatLimits, ViewLimits, default_limits
+from lbkit.motion.jumps import jump_times
+from lbkit.motion.limits import RecordingLimits, SquatLimits, ViewLimits, default_limits
 from lbkit.motion.mending import MIN_SCORE, MendedTrack, mend_track, smoothed
 from lbkit.motion.phases import Rejected, SquatSpan, find_squats, phases_of
 from lbkit.motion.repetitions import Repetition, describe, remarks_on
@@ -22,9 +23,6 @@ NOTICE: Final = "lbkit is no medical device: it measures pictures, and gives no 
 
 COUNTING_MIN_SCORE: Final = 0.08
 """Counting bears with joints that measuring does not trust: a small network is unsure of knees in a deep squat."""
-
-_SLOW_HZ: Final = 10.0
-_MUCH_UNSEEN: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,12 @@ def analyze_squats(
         phases=phases_of(signal, spans),
         signal=signal,
         mended=mended,
-        warnings=tuple(_warnings(view, signal, mended, repetitions=repetitions, rejected=rejected)),
+        warnings=(
+            _VIEW_WARNINGS[view.name],
+            *_person_warnings(track, leg_px=counted.leg_px, limits=limits.recording),
+            *_frame_warnings(signal, mended, limits.recording),
+            *_count_warnings(repetitions, rejected),
+        ),
         rejected=tuple(rejected),
     )
 
@@ -122,27 +125,40 @@ def _view(mended: MendedTrack, spans: list[SquatSpan], limits: ViewLimits) -> Vi
     return estimate_view(np.where(inside, widths, np.nan), limits)
 
 
-def _warnings(
-    view: View,
-    signal: DepthSignal,
-    mended: MendedTrack,
-    *,
-    repetitions: list[Repetition],
-    rejected: list[Rejected],
-) -> list[Warn]:
-    warnings = [_VIEW_WARNINGS[view.name]]
+def _person_warnings(track: PoseTrack, *, leg_px: float, limits: RecordingLimits) -> list[Warn]:
+    """Return what makes it doubtful whose joints these are."""
+    warnings = []
+    if track.company is not None and track.company > limits.max_company_share:
+        sentence = f"Somebody else was in the picture in {track.company:.0%} of the looks; {_WHOSE}."
+        warnings.append(Warn("somebody_else", sentence))
+    jumps_s = jump_times(track, leg_px=leg_px, limits=limits)
+    if jumps_s:
+        times = ", ".join(f"{time:.1f} s" for time in jumps_s[:_MOST_TIMES])
+        more = f" and {len(jumps_s) - _MOST_TIMES} times more" if len(jumps_s) > _MOST_TIMES else ""
+        sentence = f"The joints jumped to another place at {times}{more}, perhaps to another person; {_WHOSE}."
+        warnings.append(Warn("person_changed", sentence))
+    return warnings
+
+
+def _frame_warnings(signal: DepthSignal, mended: MendedTrack, limits: RecordingLimits) -> list[Warn]:
+    warnings = []
     step = float(np.median(np.diff(signal.time_s))) if len(signal.time_s) > 1 else 0.0
-    if step * _SLOW_HZ > 1:
+    if step * limits.min_frames_per_s > 1:
         rate = 1 / step
         warnings.append(Warn("few_frames", f"{rate:.0f} frames a second: joints are not smoothed, tempo is coarse."))
     unseen = 1 - float(signal.seen.mean())
-    if unseen > _MUCH_UNSEEN:
+    if unseen > limits.max_unseen_share:
         warnings.append(Warn("much_unseen", f"The legs were not seen in {unseen:.0%} of the frames."))
     if mended.swapped.any():
         share = float(mended.swapped.any(axis=1).mean())
         warnings.append(
             Warn("sides_swapped", f"Left and right had changed places in {share:.1%} of the frames; mended.")
         )
+    return warnings
+
+
+def _count_warnings(repetitions: list[Repetition], rejected: list[Rejected]) -> list[Warn]:
+    warnings = []
     cut = [item.number for item in repetitions if item.cut != "no"]
     if cut:
         warnings.append(Warn("cut_off", f"The recording cuts off repetition {', '.join(map(str, cut))}."))
@@ -151,6 +167,8 @@ def _warnings(
     return warnings
 
 
+_MOST_TIMES: Final = 3
+_WHOSE: Final = "check whose squats these are (--draw shows it, --boxes detector:FILE.onnx tells people apart)"
 _VIEW_WARNINGS: Final = {
     "frontal": Warn(
         "view_frontal", "Frontal view: knee flexion cannot be measured; depth is estimated from the hips' height."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,6 +38,8 @@ class FramePoses:
         image: (H, W, 3) uint8 RGB; whoever keeps these keeps the video in memory.
         poses: Its people, possibly none.
         ids: Each person's number, the same through the whole video.
+        has_company: Whether there is somebody besides one person; None where that was not looked at, as on most frames
+            on which one person is followed.
     """
 
     index: int
@@ -45,6 +47,7 @@ class FramePoses:
     image: ImageArray
     poses: Poses
     ids: tuple[int, ...]
+    has_company: bool | None = None
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.poses):
@@ -109,15 +112,19 @@ def pose_tracks(results: Iterable[FramePoses]) -> list[PoseTrack]:
     """
     times: list[float] = []
     seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    looks: list[bool] = []
     size: ImageSize | None = None
     for row, result in enumerate(results):
         times.append(result.time_s)
         size = result.poses.image_size
+        looks += [] if result.has_company is None else [result.has_company]
         for person, track_id in enumerate(result.ids):
             seen.setdefault(track_id, {})[row] = (result.poses.xy[person], result.poses.scores[person])
     if size is None:
         return []
-    return [_track(np.array(times), seen[track_id], size, track_id) for track_id in sorted(seen)]
+    company = float(np.mean(looks)) if looks else None
+    tracks = [_track(np.array(times), seen[track_id], size, track_id) for track_id in sorted(seen)]
+    return [replace(track, company=company) for track in tracks]
 
 
 def _track(
@@ -138,4 +145,11 @@ def _result(frame: Frame, seen: Sightings, estimator: PoseEstimator) -> FramePos
         poses = Poses.empty(size, estimator.contract.keypoints)
     else:
         poses = estimator.poses(seen.keypoints, seen.boxes_xyxy, image_size=size)
-    return FramePoses(index=frame.index, time_s=frame.time_s, image=frame.image, poses=poses, ids=seen.ids)
+    return FramePoses(
+        index=frame.index,
+        time_s=frame.time_s,
+        image=frame.image,
+        poses=poses,
+        ids=seen.ids,
+        has_company=seen.has_company,
+    )
