@@ -101,6 +101,7 @@ def infer_videos(request: VideoRequest, *, model: str, runtime: dict[str, Any]) 
     """
     from lbkit.runtime.loading import load_model
 
+    _check_drawings(request)
     estimator = load_model(model, **runtime)
     boxes = _boxes(request.boxes, runtime)
     failures = 0
@@ -306,6 +307,19 @@ def _optional_window(request: VideoRequest) -> Iterator[Any]:
 
     with LiveWindow("lbkit: q to end") as window:
         yield window
+
+
+def _check_drawings(request: VideoRequest) -> None:
+    """Refuse before anything is computed what could not be drawn."""
+    if request.draw is None:
+        return
+    from lbkit.core.files import refuse_overwrite
+    from lbkit.video.sink import check_video_name
+
+    for source in request.sources:
+        path = _drawing_path(request.draw, source)
+        check_video_name(path)
+        refuse_overwrite(path, force=request.force)
 
 
 def _drawing_path(draw: Path, source: str) -> Path:

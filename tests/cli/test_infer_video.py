@@ -180,6 +180,7 @@ def test_a_drawing_that_cannot_be_written_is_an_error(
     outcome = infer(clip, "--draw", tmp_path / target)
     assert outcome.code == 1
     assert reason in outcome.errors[0]
+    assert len(outcome.err.splitlines()) == 1
     assert (tmp_path / "there.mp4").read_bytes() == b"mine"
 
 
