@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -282,19 +281,21 @@ def _deliver(request: SquatRequest, analysis: SquatAnalysis, *, info: VideoInfo,
     from lbkit.motion.tables import (
         FRAME_COLUMNS,
         REPETITION_COLUMNS,
-        analysis_dict,
-        frame_rows,
+        all_frame_rows,
+        analysis_json,
         repetition_rows,
         write_table,
     )
 
     if request.frames is not None:
-        write_table(request.frames, frame_rows(analysis), columns=FRAME_COLUMNS, force=request.force)
+        write_table(request.frames, all_frame_rows(analysis), columns=FRAME_COLUMNS, force=request.force)
     if request.repetitions is not None:
         rows = repetition_rows(analysis)
         write_table(request.repetitions, rows, columns=REPETITION_COLUMNS, force=request.force)
     if request.as_json:
-        click.echo(json.dumps(analysis_dict(analysis, source=request.source), allow_nan=False))
+        for piece in analysis_json(analysis, source=request.source):
+            click.echo(piece, nl=False)
+        click.echo()
     else:
         _print(request, analysis)
     if request.draw is not None or request.report is not None:

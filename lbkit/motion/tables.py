@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from lbkit.motion.phases import PHASES
 from lbkit.motion.repetitions import Repetition
 from lbkit.motion.squat import NOTICE, SquatAnalysis
 
+_ROWS_AT_ONCE: Final = 1024
 TABLE_SUFFIXES: Final = (".csv", ".parquet")
 
 Row = dict[str, Any]
@@ -53,6 +55,27 @@ def analysis_dict(analysis: SquatAnalysis, *, source: str) -> dict[str, Any]:
         analysis: What was found.
         source: What was looked at.
     """
+    frames = [_frame_dict(row) for row in frame_rows(analysis)]
+    return {**_analysis_head(analysis, source=source), "frames": frames}
+
+
+def analysis_json(analysis: SquatAnalysis, *, source: str) -> Iterator[str]:
+    """Yield `analysis_dict` as pieces of one JSON text, so that an hour of frames is never held as text.
+
+    Args:
+        analysis: What was found.
+        source: What was looked at.
+    """
+    head = json.dumps(_analysis_head(analysis, source=source), allow_nan=False)
+    yield head.removesuffix("}") + ', "frames": ['
+    separator = ""
+    for row in all_frame_rows(analysis):
+        yield separator + json.dumps(_frame_dict(row), allow_nan=False)
+        separator = ", "
+    yield "]}"
+
+
+def _analysis_head(analysis: SquatAnalysis, *, source: str) -> Row:
     view = analysis.view
     return {
         "source": source,
@@ -67,7 +90,6 @@ def analysis_dict(analysis: SquatAnalysis, *, source: str) -> dict[str, Any]:
         "not_counted": [{"time_s": _rounded(item.time_s), "reason": item.reason} for item in analysis.rejected],
         "warnings": [{"code": item.code, "sentence": item.sentence} for item in analysis.warnings],
         "notice": NOTICE,
-        "frames": [_frame_dict(row) for row in frame_rows(analysis)],
     }
 
 
@@ -133,6 +155,12 @@ def frame_rows(analysis: SquatAnalysis, *, frames: range | None = None) -> list[
     return rows
 
 
+def all_frame_rows(analysis: SquatAnalysis) -> Iterator[Row]:
+    """Yield the rows of every frame (see `frame_rows`), some at a time."""
+    for start in range(0, len(analysis.phases), _ROWS_AT_ONCE):
+        yield from frame_rows(analysis, frames=range(start, min(start + _ROWS_AT_ONCE, len(analysis.phases))))
+
+
 def write_table(path: Path, rows: Iterable[Row], *, columns: Sequence[str], force: bool) -> None:
     """Write rows to a CSV or Parquet file, by its suffix; dicts within a row become `name=value` joined by spaces.
 
@@ -156,7 +184,7 @@ def write_table(path: Path, rows: Iterable[Row], *, columns: Sequence[str], forc
             importlib.import_module("pyarrow.parquet").write_table(table, temporary)
             return
         with temporary.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(csv_text(rows, columns, with_header=True))
+            _write_csv(stream, rows, columns, with_header=True)
 
 
 def csv_text(rows: Iterable[Row], columns: Sequence[str], *, with_header: bool) -> str:
@@ -168,11 +196,15 @@ def csv_text(rows: Iterable[Row], columns: Sequence[str], *, with_header: bool) 
         with_header: Whether the names come first.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    _write_csv(text, rows, columns, with_header=with_header)
+    return text.getvalue()
+
+
+def _write_csv(stream: TextIO, rows: Iterable[Row], columns: Sequence[str], *, with_header: bool) -> None:
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
     if with_header:
         writer.writeheader()
     writer.writerows({name: _flat(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
 
 
 def check_table_name(path: Path) -> None:

@@ -19,6 +19,7 @@ from lbkit.motion.tables import (
     FRAME_COLUMNS,
     REPETITION_COLUMNS,
     analysis_dict,
+    analysis_json,
     frame_rows,
     repetition_rows,
     write_table,
@@ -82,6 +83,14 @@ def test_tables_are_not_overwritten_and_need_a_known_name(tmp_path: Path) -> Non
     assert path.stat().st_size > 200
     with pytest.raises(OutputError, match="no name for a table"):
         write_table(tmp_path / "table.xls", [], columns=FRAME_COLUMNS, force=False)
+
+
+def test_json_in_pieces_is_the_same() -> None:
+    long = analyze_squats(faultless(*[PlannedSquat()] * 25, azimuth_deg=90, fps=15))
+    assert len(long.phases) > 1024
+    pieces = list(analysis_json(long, source="clip.mp4"))
+    assert json.loads("".join(pieces)) == analysis_dict(long, source="clip.mp4")
+    assert max(map(len, pieces[1:])) < 2000
 
 
 def test_rows_hold_what_the_columns_say() -> None:
