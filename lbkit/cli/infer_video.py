@@ -203,19 +203,19 @@ class _Run:
         name = video.info.name
         if video.broken_frames:
             click.echo(
-                plain_line(f"error: {name}: {_counted(video.broken_frames, 'frame')} broken and skipped"), err=True
+                plain_line(f"error: {name}: {counted(video.broken_frames, 'frame')} broken and skipped"), err=True
             )
         if is_quiet():
             return
         rate = self._frames / self._seconds if self._seconds else 0.0
         people = f"{len(self._ids)} {'person' if len(self._ids) == 1 else 'people'}"
-        frames = _counted(self._frames, "frame")
+        frames = counted(self._frames, "frame")
         click.echo(plain_line(f"{name}: {frames}, {people} in {self._seconds:.2f} s ({rate:.1f} frames/s)"), err=True)
         if video.dropped_frames:
             why = "newer ones came while the model was busy"
-            click.echo(f"note: {_counted(video.dropped_frames, 'frame')} dropped, because {why}", err=True)
+            click.echo(f"note: {counted(video.dropped_frames, 'frame')} dropped, because {why}", err=True)
         if video.repaired_times:
-            click.echo(f"note: {_counted(video.repaired_times, 'frame')} had no increasing time of their own", err=True)
+            click.echo(f"note: {counted(video.repaired_times, 'frame')} had no increasing time of their own", err=True)
         if self._frames and not self._ids:
             click.echo("note: nobody was found", err=True)
         for path in filter(None, (self._drawn, self._request.output)):
@@ -345,7 +345,8 @@ def _drawing_path(draw: Path, source: str) -> Path:
     return path
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun, such as `2 frames`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 

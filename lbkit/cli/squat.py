@@ -6,13 +6,13 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lbkit.cli.infer_video import MAX_STRIDE
+from lbkit.cli.infer_video import MAX_STRIDE, counted
 from lbkit.cli.messages import plain_line
 from lbkit.cli.options import (
     DEFAULT_MODEL,
@@ -24,7 +24,7 @@ from lbkit.cli.options import (
     threads_option,
 )
 from lbkit.cli.report import native_stderr_silenced, progress_bar
-from lbkit.errors import InputError
+from lbkit.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from lbkit.core.estimator import PoseEstimator
@@ -131,16 +131,29 @@ def squat(ctx: click.Context, /, *, model: str, provider: str, threads: int | No
         if request.live or video.info.is_live:
             from lbkit.cli.squat_live import count_live
 
-            count_live(request, video, estimator, boxes=boxes, limits=limits)
-            return
+            ctx.exit(count_live(request, video, estimator, boxes=boxes, limits=limits))
         tracks, error = _follow(request, video, estimator, boxes)
     if tracks is None:
         raise error or InputError("holds no frames", where=request.source)
     analysis = _analyze(request, tracks, limits, min_score=measuring_score(estimator))
+    if video.broken_frames:
+        from lbkit.motion.squat import Warn
+
+        broken = Warn("broken_frames", f"{counted(video.broken_frames, 'frame')} broken and skipped.")
+        analysis = replace(analysis, warnings=(*analysis.warnings, broken))
     _deliver(request, analysis, info=video.info, model=model)
     if error is not None:
         raise error
-    ctx.exit(0)
+    ctx.exit(tell_broken(video))
+
+
+def tell_broken(video: VideoSource) -> int:
+    """Say how many frames were broken and return the exit code that goes with it."""
+    if not video.broken_frames:
+        return 0
+    problem = f"{video.info.name}: {counted(video.broken_frames, 'frame')} broken and skipped"
+    click.echo(plain_line(f"error: {problem}"), err=True)
+    return 1
 
 
 def _check(request: SquatRequest) -> None:
@@ -277,43 +290,58 @@ def _chosen(request: SquatRequest, tracks: list[PoseTrack]) -> PoseTrack:
 
 
 def _deliver(request: SquatRequest, analysis: SquatAnalysis, *, info: VideoInfo, model: str) -> None:
-    """Write the tables first, then print, then write what needs the video once more; each problem stops only itself."""
-    from lbkit.motion.tables import (
-        FRAME_COLUMNS,
-        REPETITION_COLUMNS,
-        all_frame_rows,
-        analysis_json,
-        repetition_rows,
-        write_table,
-    )
+    """Write the tables first, then print, then write what needs the video once more; each problem stops only itself.
 
-    if request.frames is not None:
-        write_table(request.frames, all_frame_rows(analysis), columns=FRAME_COLUMNS, force=request.force)
-    if request.repetitions is not None:
-        rows = repetition_rows(analysis)
-        write_table(request.repetitions, rows, columns=REPETITION_COLUMNS, force=request.force)
+    Raises:
+        OutputError: The last of the files that could not be written.
+    """
+    problems = []
+    for step in (_write_tables, _print, _draw):
+        try:
+            step(request, analysis, info)
+        except OutputError as error:
+            problems.append(error)
+    _tell_written(request, model=model)
+    for problem in problems[:-1]:
+        click.echo(plain_line(f"error: {problem}"), err=True)
+    if problems:
+        raise problems[-1]
+
+
+def _write_tables(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:  # noqa: ARG001
+    from lbkit.motion.tables import FRAME_COLUMNS, REPETITION_COLUMNS, all_frame_rows, repetition_rows, write_table
+
+    try:
+        if request.frames is not None:
+            write_table(request.frames, all_frame_rows(analysis), columns=FRAME_COLUMNS, force=request.force)
+    finally:
+        if request.repetitions is not None:
+            rows = repetition_rows(analysis)
+            write_table(request.repetitions, rows, columns=REPETITION_COLUMNS, force=request.force)
+
+
+def _tell_written(request: SquatRequest, *, model: str) -> None:
+    if is_quiet():
+        return
+    for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
+        if path.exists():
+            click.echo(plain_line(f"written: {path}"), err=True)
+    if request.draw is None:
+        named = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
+        click.echo(
+            f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png", err=True
+        )
+
+
+def _print(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:  # noqa: ARG001
+    from lbkit.motion.squat import NOTICE
+    from lbkit.motion.tables import analysis_json
+
     if request.as_json:
         for piece in analysis_json(analysis, source=request.source):
             click.echo(piece, nl=False)
         click.echo()
-    else:
-        _print(request, analysis)
-    if request.draw is not None or request.report is not None:
-        _draw(request, analysis, info)
-    if not is_quiet():
-        for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
-            click.echo(plain_line(f"written: {path}"), err=True)
-        if request.draw is None:
-            named = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
-            click.echo(
-                f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png",
-                err=True,
-            )
-
-
-def _print(request: SquatRequest, analysis: SquatAnalysis) -> None:
-    from lbkit.motion.squat import NOTICE
-
+        return
     count = len(analysis.repetitions)
     view = f"{analysis.view.name} view" if analysis.view.name != "unknown" else "view unknown"
     click.echo(plain_line(f"{request.source}: {count} squat{'' if count == 1 else 's'}, {view}"))
@@ -344,6 +372,8 @@ def repetition_line(item: Repetition) -> str:
 
 def _draw(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:
     """Read the video again, now that the counts are known, and draw over it."""
+    if request.draw is None and request.report is None:
+        return
     from lbkit.motion.chart import MAX_BOTTOMS, write_chart
     from lbkit.motion.overlay import draw_squat_frame
 

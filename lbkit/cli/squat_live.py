@@ -13,7 +13,7 @@ import click
 
 from lbkit.cli.messages import plain_line
 from lbkit.cli.options import is_quiet
-from lbkit.cli.squat import SquatRequest, measuring_score, repetition_line
+from lbkit.cli.squat import SquatRequest, measuring_score, repetition_line, tell_broken
 
 if TYPE_CHECKING:
     from lbkit.core.estimator import PoseEstimator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def count_live(
     request: SquatRequest, video: VideoSource, estimator: PoseEstimator, *, boxes: VideoBoxes, limits: SquatLimits
-) -> None:
+) -> int:
     """Tell each repetition as it ends, until the video does or Ctrl-C comes, and write tables and video meanwhile.
 
     Args:
@@ -37,6 +37,9 @@ def count_live(
         estimator: The model.
         boxes: Where people are.
         limits: What counts.
+
+    Returns:
+        The exit code.
 
     Raises:
         UsageError: Something is asked for that only a recording can give.
@@ -68,6 +71,7 @@ def count_live(
                 listener.finish()
     finally:
         _tell_end(request, video, counter)
+    return tell_broken(video)
 
 
 class _Listener:

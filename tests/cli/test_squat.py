@@ -229,6 +229,37 @@ def test_ctrl_c_keeps_what_was_seen(
     assert "interrupted" in printed.err
 
 
+def test_broken_frames_are_told_and_the_rest_is_counted(
+    network: Network, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def follow(video: Any, *others: Any, **chosen: Any) -> Iterator[FramePoses]:
+        video.broken_frames = 7
+        return network.follow(video, *others, **chosen)
+
+    monkeypatch.setattr(pipeline, "follow_people", follow)
+    for live in ([], ["--live"]):
+        assert run(["squat", str(clip), *live]) == 1
+        printed = capsys.readouterr()
+        assert f"error: {clip}: 7 frames broken and skipped" in printed.err
+        assert printed.out.count("°") == 3
+    run(["squat", str(clip), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["warnings"][-1] == {"code": "broken_frames", "sentence": "7 frames broken and skipped."}
+
+
+def test_a_table_that_cannot_be_written_stops_nothing_else(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    tables = ["--frames", str(tmp_path / "file" / "f.csv"), "--repetitions", str(tmp_path / "r.csv")]
+    assert run(["squat", str(clip), *tables, "--report", str(tmp_path / "r.png")]) == 1
+    printed = capsys.readouterr()
+    assert ": 3 squats" in printed.out
+    assert "cannot be written" in printed.err
+    assert (tmp_path / "r.csv").is_file()
+    assert (tmp_path / "r.png").is_file()
+
+
 def test_a_clip_without_people_says_so(network: Network, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gone = np.full(TRACK.joints_xy.shape, np.nan)
     network.tracks = {1: replace(TRACK, joints_xy=gone, scores=np.zeros(TRACK.scores.shape))}
