@@ -301,7 +301,7 @@ def _deliver(request: SquatRequest, analysis: SquatAnalysis, *, info: VideoInfo,
             step(request, analysis, info)
         except OutputError as error:
             problems.append(error)
-    _tell_written(request, model=model)
+    _tell_written(request, model=model, failed={problem.where for problem in problems})
     for problem in problems[:-1]:
         click.echo(plain_line(f"error: {problem}"), err=True)
     if problems:
@@ -320,11 +320,11 @@ def _write_tables(request: SquatRequest, analysis: SquatAnalysis, info: VideoInf
             write_table(request.repetitions, rows, columns=REPETITION_COLUMNS, force=request.force)
 
 
-def _tell_written(request: SquatRequest, *, model: str) -> None:
+def _tell_written(request: SquatRequest, *, model: str, failed: set[str | None]) -> None:
     if is_quiet():
         return
     for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
-        if path.exists():
+        if path.exists() and str(path) not in failed:
             click.echo(plain_line(f"written: {path}"), err=True)
     if request.draw is None:
         named = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
