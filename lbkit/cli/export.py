@@ -51,7 +51,7 @@ EXPORT_NAMES = ("input_dtype", "decode", "keep_heatmaps", "simplify", "subpixel"
 @click.option(
     "--subpixel",
     is_flag=True,
-    help="Write deconvolutions as exact convolutions: faster on ONNX Runtime's CPU, no gain on GPUs.",
+    help="Write deconvolutions as exact convolutions: faster on ONNX Runtime's CPU, slower in OpenVINO.",
 )
 @click.option("--opset", type=int, metavar="N", help="ONNX operator set, 18 to 23.  [default: 18]")
 @click.option(

@@ -29,7 +29,8 @@ class ExportOptions:
         decoder: The decoder inside the graph; None leaves the heatmaps to the host.
         keep_heatmaps: Also put out the heatmaps when the graph decodes.
         simplify: Run onnxsim over the graph.
-        subpixel: Write deconvolutions as convolutions (`lbkit.export.subpixel`), which ONNX Runtime's CPU does faster.
+        subpixel: Write deconvolutions as convolutions (`lbkit.export.subpixel`), faster on ONNX Runtime's CPU
+            and slower in OpenVINO.
         opset: Version of the ONNX operators.
     """
 

@@ -156,6 +156,18 @@ def test_figures_are_put_between_the_marks(tmp_path: Path) -> None:
     ]
 
 
+def test_a_grid_has_a_column_a_section() -> None:
+    rows = [
+        measures.Measure("batch 1", "eager", "ms", (3.0, 1.0, 2.0)),
+        measures.Measure("batch 8", "eager", "ms", (8.0,)),
+        measures.Measure("batch 8", "int8", "ms", (4.0,)),
+    ]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in measures.grid(rows, corner="ms").splitlines()
+    ]
+    assert [cells[0], *cells[2:]] == [["ms", "batch 1", "batch 8"], ["eager", "2.00", "8.00"], ["int8", "", "4.00"]]
+
+
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text("no marks\n", encoding="utf-8")
