@@ -42,4 +42,4 @@ class TorchBackend:
 
     def compile(self) -> None:
         """Compile the network with `torch.compile`, for each batch size apart, whose first run then takes long."""
-        self._module.compile(dynamic=False)
+        self._module.compile(dynamic=False, fullgraph=True)
