@@ -123,8 +123,8 @@ def bench(ctx: click.Context, /, *, models: tuple[str, ...], as_json: bool, **ch
     A row is a model on a provider with a batch size. Times are milliseconds a batch: read, warp, model, decode one
     after the other; medians, and the model's 95th and 99th percentile too. people/s is the model alone, then all
     stages; in streams is the model alone with a run in each of as many streams as there are threads, as `lbkit infer`
-    runs it over many pictures. drift compares the model's last runs with its first; cold is a fresh process until its first answer, memory
-    the most it held.
+    runs it over many pictures. drift compares the model's last runs with its first; cold is a fresh process until its
+    first answer, memory the most it held.
 
     Before a row is timed its answers are compared with those of the same file in ONNX Runtime on the CPU; where they
     differ beyond what the file's precision allows, the exit code is 3.
