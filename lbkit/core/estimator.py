@@ -30,6 +30,11 @@ MAX_BATCH_SIZE = 1024
 """Beyond it nothing is won on any processor, and the crops read ahead for one batch would fill the memory."""
 
 
+def default_batch_size(streams: int) -> int:
+    """Return how many people should run through the model at once, where so many batches run side by side."""
+    return DEFAULT_BATCH_SIZE if streams == 1 else STREAM_BATCH_SIZE
+
+
 class PoseEstimator:
     """A loaded model that finds people's joints in images.
 
