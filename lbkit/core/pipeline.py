@@ -36,7 +36,8 @@ BoxPlan = BoxTable | PersonDetector | Literal["whole", "auto"]
 """Where people are looked for: in a file's or a detector's boxes, on the whole picture, or in a box found by the model
 itself."""
 
-MAX_READERS = 4
+MAX_READERS = 8
+"""Each holds a decoded picture, of 600 MB at worst; eight read 16 streams' worth of photographs."""
 
 HELD_BYTES = 256 * 2**20
 """Pictures held at once, read ahead or waiting for their people, stay about within this; one is always allowed."""
