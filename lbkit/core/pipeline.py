@@ -37,7 +37,7 @@ BoxPlan = BoxTable | PersonDetector | Literal["whole", "auto"]
 itself."""
 
 MAX_READERS = 8
-"""Each holds a decoded picture, of 600 MB at worst; eight read 16 streams' worth of photographs."""
+"""Each holds a decoded picture, of 600 MB at worst."""
 
 HELD_BYTES = 256 * 2**20
 """Pictures held at once, read ahead or waiting for their people, stay about within this; one is always allowed."""
