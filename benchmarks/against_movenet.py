@@ -122,7 +122,7 @@ class PlainMoveNet:
 
 def lbkit_walk(model: str, provider: str) -> Callable[[People], Joints]:
     """Return lbkit's walk with a model, as `lbkit infer` takes it."""
-    estimator = load_model(model, provider=provider)
+    estimator = load_model(model, provider=provider, streams=None)
 
     def walk(people: People) -> Joints:
         joints: Joints = {}

@@ -98,7 +98,7 @@ def timed(infer: Callable[[Iterator[Path]], Iterator[ImageResult]], plan: RunPla
 def measure(model: Path, pictures: PictureSet, scale: Scale, folder: Path) -> list[Measure]:
     """Run all ways in turns and return the figures."""
     links = repeat_pictures(pictures.paths, folder / "pictures", scale.pictures)
-    estimator = load_model(model)
+    estimator = load_model(model, streams=None)
     plain: list[float] = []
     parts: list[Timing] = []
     spread: list[Timing] = []

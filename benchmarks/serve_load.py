@@ -187,7 +187,7 @@ def _rate(estimator: PoseEstimator, files: Sequence[bytes], count: int, *, toget
 
 def measure(model: Path, files: Sequence[bytes], scale: Scale) -> list[Round]:
     """Measure the library and the server in turn, in an order that turns round after each round."""
-    estimator = load_model(model)
+    estimator = load_model(model)  # what one caller has; the server runs batches side by side
     expected = [_joints(estimator, data) for data in files]
     rounds = []
     with running_server(model) as port:
