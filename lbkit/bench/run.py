@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lbkit.bench.cold import ColdStart, cold_start, to_dict
 from lbkit.bench.pictures import readable_pictures, rendered_pictures, run_once
-from lbkit.bench.runners import TORCH_RUNNERS, load_runner, tolerated_precision
+from lbkit.bench.runners import TORCH_RUNNERS, arithmetic_of, load_runner
 from lbkit.bench.timing import STAGES, SideBySide, StageTimes, time_side_by_side, time_stages
 from lbkit.core.backend import Backend, ModelOutput
 from lbkit.core.boxes import whole_image_box
@@ -26,14 +26,14 @@ from lbkit.core.images import read_image
 from lbkit.core.pipeline import single_threaded_opencv
 from lbkit.core.preprocess import crop_person
 from lbkit.errors import ConfigError, LbkitError
-from lbkit.runtime.agreement import disagreement, sample_crops
+from lbkit.runtime.agreement import disagreement, person_crops
 from lbkit.runtime.backends import load_backend
 from lbkit.runtime.loading import find_model
 from lbkit.runtime.streams import SIDE_BY_SIDE
 
 DEFAULT_BATCHES = (1, 8, 32)
 COMPARED = 4
-"""Pictures whose crops the answers are compared on, besides as many made-up ones."""
+"""Pictures whose crops the answers are compared on, besides as many rendered people."""
 
 MOST_SECONDS = 3600.0
 
@@ -196,7 +196,7 @@ class _WrongAnswerError(LbkitError):
 def _require_agreement(backend: Backend, runner: str, crops: NDArray[np.uint8], expected: ModelOutput) -> None:
     contract = backend.contract
     output = backend.run(crops)
-    problem = disagreement(output, expected, contract=contract, precision=tolerated_precision(contract, runner))
+    problem = disagreement(output, expected, contract=contract, arithmetic=arithmetic_of(contract, runner))
     if problem is not None:
         raise _WrongAnswerError(f"{runner} was not timed: {problem}", remedy="run `lbkit doctor`")
 
@@ -206,4 +206,4 @@ def _compared_crops(contract: ModelContract, pictures: Sequence[Path]) -> NDArra
     for path in pictures[:COMPARED]:
         image = read_image(path)
         crops.append(crop_person(image, whole_image_box(ImageSize.of(image)), contract=contract)[0])
-    return np.concatenate([np.stack(crops), sample_crops(contract, COMPARED)])
+    return np.concatenate([np.stack(crops), person_crops(contract, COMPARED)])

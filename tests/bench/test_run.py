@@ -13,7 +13,7 @@ import pytest
 from lbkit.bench import cold, run
 from lbkit.bench.pictures import FIGURES, readable_pictures, rendered_pictures, run_once
 from lbkit.bench.run import BenchPlan, BenchRow, run_bench
-from lbkit.bench.runners import load_runner, tolerated_precision
+from lbkit.bench.runners import arithmetic_of, load_runner
 from lbkit.core.backend import ModelOutput
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import ImageSize
@@ -154,9 +154,9 @@ def test_a_process_that_says_much_or_never_ends(monkeypatch: pytest.MonkeyPatch,
 
 def test_bf16_may_differ_as_fp16_may(toys: ModuleType) -> None:
     contract = toys.toy_contract()
-    assert tolerated_precision(contract, "openvino-bf16") == "fp16"
-    assert tolerated_precision(contract, "openvino") == "fp32"
-    assert tolerated_precision(contract.replace(precision="int8"), "openvino-bf16") == "int8"
+    assert arithmetic_of(contract, "openvino-bf16") == "bf16"
+    assert arithmetic_of(contract, "openvino") == "fp32"
+    assert arithmetic_of(contract.replace(precision="int8"), "openvino-bf16") == "int8"
 
 
 @pytest.mark.slow
