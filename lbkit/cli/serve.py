@@ -139,10 +139,11 @@ def _service(model: str, chosen: dict[str, Any]) -> KeypointService:
 
 
 def _limits(chosen: dict[str, Any]) -> ServingLimits:
+    from lbkit.core.estimator import DEFAULT_BATCH_SIZE
     from lbkit.serving.limits import ServingLimits
 
     return ServingLimits(
-        batch_size=chosen["batch_size"],
+        batch_size=chosen["batch_size"] or DEFAULT_BATCH_SIZE,
         max_delay_s=chosen["max_delay"] / 1000,
         max_queue=chosen["max_queue"],
         max_people=chosen["max_people"],
