@@ -214,11 +214,14 @@ def _infer_into_folder(
     from lbkit.runtime.loading import find_model, load_model
 
     request = _checked_request(result_format="jsonl", **chosen)
-    plan, estimator = _box_plan(request.boxes, runtime), load_model(model, **runtime)
+    # The machine that asks a cluster need not have what its sessions run on.
+    here = runtime if run.engine == "local" else runtime | {"provider": "cpu"}
+    plan, estimator = _box_plan(request.boxes, here), load_model(model, **here)
     path = find_model(model)
     settings = {
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "decoder": estimator.decoder,
+        "bfloat16": runtime["provider"] == "openvino-bf16",  # the others' answers are alike
         "boxes": box_settings(request.boxes),
         # in full, because the same words mean other pictures in another folder
         "sources": [given if given == STDIN_SOURCE else str(Path.cwd() / given) for given in request.sources],
@@ -233,7 +236,8 @@ def _infer_into_folder(
 
     if run.engine == "local":
         remade = replace(request, force=request.force or run.resume)  # drawings of an unfinished part are there already
-        return do_run(folder, run, sources=sources, infer=lambda pictures: _results(remade, estimator, plan, pictures))
+        local = contextlib.nullcontext(lambda pictures: _results(remade, estimator, plan, pictures))
+        return do_run(folder, run, sources=sources, engine=local)
     from lbkit.scale.ray_job import LOCAL, RayPlan, Work, ray_inference
 
     options = {name: runtime[name] for name in ("provider", "decoder", "batch_size")}
@@ -243,8 +247,7 @@ def _infer_into_folder(
         cpus_per_actor=run.cpus_per_actor,
         gpus_per_actor=run.num_gpus_per_actor,
     )
-    with ray_inference(Work(path, plan, options), cluster) as infer:
-        return do_run(folder, run, sources=sources, infer=infer)
+    return do_run(folder, run, sources=sources, engine=ray_inference(Work(path, plan, options), cluster))
 
 
 def _check_picture_options(request: _Request, *, stride: int, show: bool) -> None:
