@@ -34,6 +34,7 @@ from lbkit.cli.options import (
     is_quiet,
     model_option,
     provider_option,
+    streams_option,
     threads_option,
 )
 from lbkit.cli.report import RunReport, native_stderr_silenced
@@ -151,6 +152,7 @@ class _Request:
 @decoder_option
 @batch_size_option
 @threads_option
+@streams_option
 @force_option
 @click.pass_context
 def infer(ctx: click.Context, /, *, model: str, result_format: str | None, **chosen: Any) -> None:
@@ -163,7 +165,7 @@ def infer(ctx: click.Context, /, *, model: str, result_format: str | None, **cho
 
     A picture or box that cannot be used is reported, the others are still delivered, and the exit code is 1.
     """
-    runtime = {name: chosen.pop(name) for name in ("provider", "decoder", "batch_size", "threads")}
+    runtime = {name: chosen.pop(name) for name in ("provider", "decoder", "batch_size", "threads", "streams")}
     stride, show = chosen.pop("stride"), chosen.pop("show")
     run = RunOptions.taken_from(chosen)
     draws = chosen["draw"] is not None or chosen["heatmaps"] is not None
@@ -172,6 +174,8 @@ def infer(ctx: click.Context, /, *, model: str, result_format: str | None, **cho
     result_format = result_format or _format_of(chosen["output"])
     picture_format = None if videos else result_format
     run.check(is_folder=is_run, result_format=picture_format, boxes=chosen["boxes"], draws=draws)
+    if run.engine == "ray" and runtime["streams"] is not None:
+        raise click.UsageError("--streams does not go with --engine ray: give --cpus-per-actor.")
     if is_run:
         ctx.exit(_infer_into_folder(run, result_format, chosen, model=model, runtime=runtime))
     request = _checked_request(result_format=result_format, **chosen)
@@ -198,7 +202,9 @@ def _infer_videos(
     shared = {name: getattr(request, name) for name in ("boxes", "format", "output", "draw", "min_score", "force")}
     wanted = VideoRequest(sources=videos, stride=stride, show=show, **shared)
     check_video_options(wanted, heatmaps=request.heatmaps, recursive=request.recursive)
-    return infer_videos(wanted, model=model, runtime=runtime)
+    if runtime["streams"] not in (None, 1):
+        raise click.UsageError("--streams is for pictures: a video's next frame waits for the joints of the last.")
+    return infer_videos(wanted, model=model, runtime=runtime | {"streams": 1})
 
 
 def _infer_into_folder(
@@ -208,11 +214,14 @@ def _infer_into_folder(
     from lbkit.runtime.loading import find_model, load_model
 
     request = _checked_request(result_format="jsonl", **chosen)
-    plan, estimator = _box_plan(request.boxes, runtime), load_model(model, **runtime)
+    # The machine that asks a cluster need not have what its sessions run on.
+    here = runtime if run.engine == "local" else runtime | {"provider": "cpu"}
+    plan, estimator = _box_plan(request.boxes, here), load_model(model, **here)
     path = find_model(model)
     settings = {
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "decoder": estimator.decoder,
+        "bfloat16": runtime["provider"] == "openvino-bf16",  # the others' answers are alike
         "boxes": box_settings(request.boxes),
         # in full, because the same words mean other pictures in another folder
         "sources": [given if given == STDIN_SOURCE else str(Path.cwd() / given) for given in request.sources],
@@ -227,7 +236,8 @@ def _infer_into_folder(
 
     if run.engine == "local":
         remade = replace(request, force=request.force or run.resume)  # drawings of an unfinished part are there already
-        return do_run(folder, run, sources=sources, infer=lambda pictures: _results(remade, estimator, plan, pictures))
+        local = contextlib.nullcontext(lambda pictures: _results(remade, estimator, plan, pictures))
+        return do_run(folder, run, sources=sources, engine=local)
     from lbkit.scale.ray_job import LOCAL, RayPlan, Work, ray_inference
 
     options = {name: runtime[name] for name in ("provider", "decoder", "batch_size")}
@@ -237,8 +247,7 @@ def _infer_into_folder(
         cpus_per_actor=run.cpus_per_actor,
         gpus_per_actor=run.num_gpus_per_actor,
     )
-    with ray_inference(Work(path, plan, options), cluster) as infer:
-        return do_run(folder, run, sources=sources, infer=infer)
+    return do_run(folder, run, sources=sources, engine=ray_inference(Work(path, plan, options), cluster))
 
 
 def _check_picture_options(request: _Request, *, stride: int, show: bool) -> None:
@@ -286,13 +295,16 @@ def _check_output(output: Path | None, boxes: str) -> None:
 
 def _box_plan(boxes: str, runtime: dict[str, Any]) -> BoxPlan:
     from lbkit.core.box_files import read_coco_boxes, read_csv_boxes
+    from lbkit.core.pipeline import default_readers
+    from lbkit.core.threads import checked_threads
 
     if boxes == "whole":
         return "whole"
     if boxes == "auto":
         return "auto"
     if boxes.startswith(DETECTOR_PREFIX):
-        return load_detector(boxes, runtime)
+        side_by_side = max(1, checked_threads(runtime["threads"]) // default_readers())
+        return load_detector(boxes, runtime | {"threads": side_by_side})  # each reader runs it
     if boxes.startswith(COCO_PREFIX):
         return read_coco_boxes(Path(boxes.removeprefix(COCO_PREFIX)))
     return read_csv_boxes(Path(boxes))

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import ModelContract
-from lbkit.errors import ContractError, ModelError, ModelMemoryError
+from lbkit.core.threads import checked_threads
+from lbkit.errors import ContractError, ModelError
 from lbkit.runtime.cuda_graphs import GraphRunner
-from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of
+from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of, run_error
 from lbkit.runtime.providers import OpenSession, OrtProviderName, open_session, ort_words
 from lbkit.runtime.signature import check_signature, output_shape
+from lbkit.runtime.streams import checked_streams
 
 _NOT_ONNX = ("INVALID_PROTOBUF", "No graph was found")
-_OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad_alloc", "bad allocation", "BFCArena")
 
 _Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
@@ -29,9 +30,11 @@ class OrtBackend:
     Args:
         path: An ONNX file exported by lbkit.
         provider: One of `lbkit.runtime.providers.ORT_PROVIDERS`.
-        threads: Threads inside an operator; what CPU affinity and cgroup grant when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
+        streams: Runs that go side by side and share the threads; see `checked_streams`.
 
     Raises:
+        ConfigError: The threads or streams are out of range.
         ModelNotFoundError: There is no such file.
         ModelError: ONNX Runtime cannot load it.
         ContractError: It carries no contract, one of another version, or one that its graph contradicts.
@@ -39,11 +42,16 @@ class OrtBackend:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, provider: str = "cpu", threads: int | None = None, streams: int | None = 1
+    ) -> None:
         path = Path(path)
+        count = checked_threads(threads)
+        self._streams = checked_streams(streams, provider=provider, threads=count)
         check_file(path)
         try:
-            opened = open_session(path, provider=provider, threads=threads, graphs=True)
+            # A run computes in its caller's thread too, so streams of one thread share a session without threads.
+            opened = open_session(path, provider=provider, threads=count // self._streams, graphs=True)
         except Exception as error:
             if not _is_ort_error(error):
                 raise
@@ -64,6 +72,11 @@ class OrtBackend:
     def provider(self) -> OrtProviderName:
         """What the session really runs on."""
         return self._provider
+
+    @property
+    def streams(self) -> int:
+        """Runs that go side by side."""
+        return self._streams
 
     def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Run the model on crops.
@@ -93,7 +106,7 @@ class OrtBackend:
         except Exception as error:
             if not _is_ort_error(error):
                 raise
-            raise _run_error(error, self._path, count=len(tensor)) from error
+            raise run_error(error, self._path, words=ort_words(error), count=len(tensor)) from error
         return output_of(arrays, self._contract, count=len(tensor), where=self._path)
 
     def _runner(self, opened: OpenSession) -> _Run:
@@ -114,17 +127,6 @@ def _load_error(error: Exception, path: Path) -> Exception:
     if any(mark in str(error) for mark in _NOT_ONNX):
         return not_onnx(path)
     return ModelError(f"ONNX Runtime cannot load it ({ort_words(error)})", where=path, remedy=EXPORT_AGAIN)
-
-
-def _run_error(error: Exception, path: Path, *, count: int) -> Exception:
-    words = ort_words(error)
-    if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
-        return ModelMemoryError(
-            f"out of memory while running {count} crops at once ({words})",
-            where=path,
-            remedy="give a smaller --batch-size",
-        )
-    return ModelError(f"running {count} crops failed ({words})", where=path)
 
 
 def _is_ort_error(error: Exception) -> bool:

@@ -44,12 +44,15 @@ DECODING_BYTES, JPEG_DECODING_BYTES = 26, 7
 JSON_FACTOR = 16
 """Memory a byte of JSON numbers while it is parsed: `1.5,` becomes a list's place and a float, 32 bytes."""
 
+JSON_NUMBER_BYTES = 70
+"""Memory a number of a tensor while it is written as JSON (measured): 23 characters, three times."""
+
 
 class KeypointService:
     """A model shared by concurrent requests; a context manager that finishes what is admitted.
 
     Args:
-        backend: The model.
+        backend: The model; as many batches run side by side as it has streams.
         name: What the model is called in addresses.
         decoder: Decodes heatmaps on the host; the contract's decoder when None.
         limits: What is taken at most.
@@ -72,10 +75,13 @@ class KeypointService:
         self._decoder = PoseEstimator(backend, decoder=decoder).decoder
         self._warm_up()
         self.metrics = ServingMetrics(lambda: self.batcher.open_requests)
-        self.batcher = DynamicBatcher(backend.run_input, limits=self.limits, on_batch=self.metrics.count_batch)
+        self.batcher = DynamicBatcher(
+            backend.run_input, limits=self.limits, streams=backend.streams, on_batch=self.metrics.count_batch
+        )
         self._pictures = MemoryBudget(self.limits.max_held_bytes)
         self._scratch = MemoryBudget(self.limits.max_held_bytes)
-        self._pool = ThreadPoolExecutor(WORKERS_PER_BATCH * self.limits.batch_size, "lbkit-request")
+        places = self.limits.batch_size * backend.streams
+        self._pool = ThreadPoolExecutor(WORKERS_PER_BATCH * places, "lbkit-request")
         self._opencv = single_threaded_opencv()
 
     def __enter__(self) -> Self:
@@ -166,7 +172,9 @@ class KeypointService:
         with self._scratch.hold(json_bytes * JSON_FACTOR, ticket):
             request = parse_request(body, self.contract, header_length=header_length, max_rows=self.limits.max_people)
         outputs = self._run_rows(request.tensor, ticket)
-        return encode_answer(request, outputs, model_name=self.name)
+        numbers = sum(outputs[wanted.name].size for wanted in request.outputs if not wanted.is_binary)
+        with self._scratch.hold(numbers * JSON_NUMBER_BYTES, ticket):
+            return encode_answer(request, outputs, model_name=self.name)
 
     def _estimator(self, ticket: Ticket) -> PoseEstimator:
         queued = _QueuedBackend(self._backend, self.batcher, ticket)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from lbkit.core.backend import ModelOutput
+from lbkit.core.estimator import PoseEstimator
 from lbkit.errors import ModelNotFoundError, ProviderError
 from lbkit.runtime import auto, choices
-from lbkit.runtime.agreement import disagreement, sample_crops
+from lbkit.runtime.agreement import TOLERANCES, disagreement, person_crops, sample_crops
 from lbkit.runtime.backends import load_backend
 from lbkit.runtime.choices import Circumstances, choices_file, recall, remember
 
@@ -24,8 +25,10 @@ from lbkit.runtime.choices import Circumstances, choices_file, recall, remember
 class Toy:
     """A backend that answers with constant maps after a while."""
 
-    def __init__(self, contract: Any, provider: str, *, seconds: float = 0.0, shift: float = 0.0) -> None:
-        self.contract, self.provider = contract, provider
+    def __init__(
+        self, contract: Any, provider: str, *, seconds: float = 0.0, shift: float = 0.0, streams: int = 1
+    ) -> None:
+        self.contract, self.provider, self.streams = contract, provider, streams
         self.seconds, self.shift = seconds, shift
         self.runs = 0
 
@@ -49,7 +52,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, toys: ModuleType) -> Callable[..., 
     def set_up(**providers: Any) -> list[str]:
         loaded: list[str] = []
 
-        def load(path: Path, *, provider: str, threads: int | None) -> Toy:
+        def load(path: Path, *, provider: str, threads: int | None, streams: int | None) -> Toy:
             loaded.append(provider)
             found = providers[provider]
             if isinstance(found, Exception):
@@ -75,6 +78,13 @@ def test_the_fastest_is_taken_and_remembered(machine: Any, toy_model: Path, capl
     assert auto.load_fastest(toy_model).provider == "openvino"
     assert loaded[2:] == ["openvino"], "the second time nothing is measured"
     assert "openvino, as chosen before" in caplog.text
+
+
+def test_what_does_more_side_by_side_is_the_fastest(machine: Any, toy_model: Path) -> None:
+    machine(cpu={"seconds": 0.02, "streams": 8}, cuda={"seconds": 0.006})
+    assert auto.load_fastest(toy_model, streams=None).provider == "cpu"
+    machine(cpu={"seconds": 0.02}, cuda={"seconds": 0.006})
+    assert auto.load_fastest(toy_model).provider == "cuda", "a choice holds for the streams asked for"
 
 
 def test_what_is_hardly_faster_is_not_taken(machine: Any, toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,11 +153,12 @@ def test_the_time_is_limited() -> None:
     assert calls.count(2) == auto.MOST_ROUNDS
 
 
-HERE = Circumstances("hash", "cpu", 2, None, "{}")
+HERE = Circumstances("hash", "cpu", 2, None, None, "{}")
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "x"}, {"cpu": "x"}, {"threads": 1}, {"gpu": "x"}, {"versions": '{"openvino": "1"}'}]
+    "change",
+    [{"model": "x"}, {"cpu": "x"}, {"threads": 1}, {"streams": 2}, {"gpu": "x"}, {"versions": '{"openvino": "1"}'}],
 )
 def test_a_choice_holds_for_its_circumstances_alone(change: dict[str, Any]) -> None:
     remember(HERE, "openvino")
@@ -156,8 +167,8 @@ def test_a_choice_holds_for_its_circumstances_alone(change: dict[str, Any]) -> N
 
 
 def test_circumstances_are_the_machine_s(toy_model: Path) -> None:
-    here = Circumstances.here(toy_model, threads=2)
-    assert here == Circumstances.here(toy_model, threads=2)
+    here = Circumstances.here(toy_model, threads=2, streams=None)
+    assert here == Circumstances.here(toy_model, threads=2, streams=None)
     assert here.cpu
     assert "lbkit" in here.versions
 
@@ -194,21 +205,75 @@ def maps(*, x: int = 30, value: float = 1.0) -> ModelOutput:
 def test_agreement(toys: ModuleType) -> None:
     contract = toys.toy_contract()
     assert disagreement(maps(), maps(), contract=contract) is None
-    assert disagreement(maps(value=1.0005), maps(), contract=contract) is None
-    assert "heatmaps differ" in str(disagreement(maps(value=1.01), maps(), contract=contract))
+    assert disagreement(maps(value=1.00005), maps(), contract=contract) is None
+    assert "heatmaps differ" in str(disagreement(maps(value=1.0005), maps(), contract=contract))
+    assert disagreement(maps(value=1.02), maps(), contract=contract, arithmetic="bf16") is None
     int8 = contract.replace(precision="int8")
     assert disagreement(maps(value=1.05), maps(), contract=int8) is None
     assert "heatmaps differ" in str(disagreement(maps(x=29), maps(), contract=int8))
 
 
+def test_a_remembered_choice_renders_nobody(machine: Any, toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(cpu=SLOW, openvino=FAST)
+    auto.load_fastest(toy_model)
+    monkeypatch.setattr(auto, "person_crops", lambda *_: pytest.fail("rendered"))
+    assert auto.load_fastest(toy_model).provider == "openvino"
+
+
+def test_faint_maps_are_held_to_their_own_height(toys: ModuleType) -> None:
+    contract = toys.toy_contract().replace(precision="int8")
+    assert disagreement(maps(value=0.1), maps(value=0.11), contract=contract) is None
+    assert "heatmaps differ" in str(disagreement(maps(value=0.1), maps(value=0.15), contract=contract))
+
+
+def test_one_joint_of_six_that_is_wrong_is_told(toys: ModuleType) -> None:
+    """A median over the joints would not show it; heatmaps a little apart do not either, where arithmetic is coarse."""
+    contract = toys.toy_contract().replace(precision="int8")
+    broad, other = maps(), maps()
+    assert broad.heatmaps is not None
+    assert other.heatmaps is not None
+    broad.heatmaps[:, 3, 20, 33], other.heatmaps[:, 3, 20, 33] = 0.95, 1.05
+    assert "one joint of ten lies " in str(disagreement(other, broad, contract=contract))
+    other.heatmaps[:, 3, 20, 33] = 0.95
+    assert disagreement(other, broad, contract=contract) is None
+
+
 def test_agreement_of_keypoints(toys: ModuleType) -> None:
     contract = toys.toy_contract(outputs=("keypoints",), decoder="argmax")
     joints = np.ones((1, 6, 3), np.float32)
-    assert disagreement(ModelOutput(None, joints), ModelOutput(None, joints), contract=contract) is None
-    moved = joints + np.array([0.5, 0, 0], np.float32)
-    assert "joints lie 0.5 px" in str(
-        disagreement(ModelOutput(None, moved), ModelOutput(None, joints), contract=contract)
-    )
+
+    def told(change: tuple[float, float, float]) -> str:
+        moved = joints + np.array(change, np.float32)
+        return str(disagreement(ModelOutput(None, moved), ModelOutput(None, joints), contract=contract))
+
+    assert told((0.0, 0.0, 0.0)) == "None"
+    assert "lies 0.5 px or more from" in told((0.5, 0.0, 0.0))
+    assert "scores differ by 0.01" in told((0.0, 0.0, 0.01))
+
+
+@pytest.mark.parametrize("name", ["cnn", "fpn", "cnn-int8"])
+def test_openvino_agrees_with_half_the_tolerance_on_rendered_people(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    path = Path(__file__).parents[2] / "exported" / f"{name}.onnx"
+    cpu, other = (load_backend(path, provider=provider, threads=1) for provider in ("cpu", "openvino"))
+    crops = person_crops(cpu.contract, 2)
+    half = {key: dataclasses.replace(each, cells=each.cells / 2, joints_px=each.joints_px / 2)
+            for key, each in TOLERANCES.items()}  # fmt: skip
+    monkeypatch.setattr("lbkit.runtime.agreement.TOLERANCES", half)
+    expected = cpu.run(crops)
+    assert disagreement(other.run(crops), expected, contract=cpu.contract) is None
+    assert "differ" in str(disagreement(other.run(crops[:, :, ::-1]), expected, contract=cpu.contract))
+
+
+def test_a_network_sees_the_rendered_people(toys: ModuleType) -> None:
+    path = Path(__file__).parents[2] / "exported" / "fpn.onnx"
+    estimator = PoseEstimator(load_backend(path, threads=1))
+    crops = person_crops(estimator.contract, 10)
+    assert crops.shape == (10, 256, 192, 3)
+    np.testing.assert_array_equal(crops[8:], crops[:2])
+    np.testing.assert_array_equal(crops[:3], person_crops(estimator.contract, 3))
+    scores = estimator.predict_input(list(crops[:4]))[..., 2]
+    assert scores.min() >= 0.3
 
 
 def test_sample_crops_are_the_same_each_time_and_differ_among_themselves(toys: ModuleType) -> None:
