@@ -139,6 +139,10 @@ class Ways:
             click.echo(f"{self.name}: {way} is not measured: {error}", err=True)
 
 
+class NotApplicableError(LbkitError):
+    """A way does not apply to this network, or to these options."""
+
+
 class PlainOrt:
     """The bare network in ONNX Runtime as its own pages show it, with the host's normalisation before it.
 
@@ -172,13 +176,13 @@ def load_ways(name: str, plan: Plan) -> Ways:
         ways.add(COMPILED, lambda: _compiled(full), ModelError)
     ways.add(PLAIN, lambda: _plain(name, plan.folder))
     ways.add(FP32, lambda: on(full, "cpu"))
-    ways.add(SUBPIXEL, lambda: on(_rewritten(full, plan.folder), "cpu"), ModelError)
+    ways.add(SUBPIXEL, lambda: on(_rewritten(full, plan.folder), "cpu"), NotApplicableError)
     absent = (MissingDependencyError, ProviderError)
     ways.add(FP32_OPENVINO, lambda: on(full, "openvino"), *absent)
     ways.add(BF16, lambda: on(full, "openvino-bf16"), *absent)
     ways.add(INT8, lambda: on(reduced, "cpu"))
     ways.add(INT8_OPENVINO, lambda: on(reduced, "openvino"), *absent)
-    ways.add(NNCF, lambda: _nncf(full, roles, plan.folder), *absent)
+    ways.add(NNCF, lambda: _nncf(full, roles, plan.folder), NotApplicableError, *absent)
     return ways
 
 
@@ -204,7 +208,7 @@ def _rewritten(full: Path, folder: Path) -> Path:
     """Write what `lbkit export --subpixel` writes."""
     model = onnx.load(full)
     if not rewrite_deconvolutions(model):
-        raise ModelError("the network has no deconvolution")
+        raise NotApplicableError("the network has no deconvolution")
     target = folder / f"{full.stem}-subpixel.onnx"
     onnx.save(model, target)
     return target
@@ -212,7 +216,7 @@ def _rewritten(full: Path, folder: Path) -> Path:
 
 def _nncf(full: Path, roles: Roles | None, folder: Path) -> Backend:
     if roles is None:
-        raise MissingDependencyError("there is nobody to calibrate on", remedy="give --coco")
+        raise NotApplicableError("there is nobody to calibrate on", remedy="give --coco")
     target = folder / f"{full.stem}-nncf.xml"
     click.echo(f"{full.stem}: NNCF calibrates on {len(roles.calibrating)} people", err=True)
     quantize_by_nncf(full, roles.calibrating.pixels, target=target)

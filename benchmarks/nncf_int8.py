@@ -1,6 +1,6 @@
 """OpenVINO's own int8 of a network, as its users make it: NNCF's post-training quantization of the fp32 file.
 
-J. Kozlov et al., "Neural Network Compression Framework for fast model inference", 2020.
+Kozlov et al., "Neural Network Compression Framework for fast model inference", 2020.
 """
 
 from __future__ import annotations
