@@ -12,17 +12,24 @@ are the machine's; a wrong number of frames is an error.
 from __future__ import annotations
 
 import csv
-import datetime
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, machine_words
-from measures import Measure, replace_figures, table, write_json
+from machine import describe_machine
+from measures import Measure
+from publication import (
+    output_option,
+    publish,
+    quick_option,
+    readme_option,
+    refuse_partial_readme,
+    run_record,
+    shown_command,
+)
 from whole_process import ProcessCost, lbkit_command, run_process
 
 from lbkit.core.geometry import ImageSize
@@ -30,12 +37,12 @@ from lbkit.motion.clip import ClipPlan, random_squats, rendered_frames
 from lbkit.video.files import VideoFile, import_av
 from lbkit.video.sink import VideoWriter
 
-README = Path(__file__).with_name("README.md")
 MARKS = "squat"
 FRAMES_PER_S = 30.0
 TARGETS = {"fpn-int8": 1.0, "cnn-int8": 3.0}
 """Times the clip's own speed, on two cores."""
 
+ROUNDS, MINUTES = 5, 20.0
 MEMORY_MODEL = "cnn-int8"
 MOST_GROWTH_MB = 200.0
 """Megabytes an hour of video at 30 frames/s: the joints and what is told of each frame, and not one picture."""
@@ -163,29 +170,22 @@ def memory(clip: Clip, *, short_s: float, long_s: float) -> list[Measure]:
     return [*held, Measure("memory", "growth an hour", "MB", (growth,), MOST_GROWTH_MB)]
 
 
-def _readme_block(document: dict[str, Any], found: list[Measure]) -> str:
-    machine = machine_words(document["machine"])
-    return f"`{document['command']}`, {document['date']}\n\n{machine}.\n\n{document['clip']}.\n\n{table(found)}"
-
-
 @click.command(help=__doc__)
 @click.option("--clip", "own", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A clip of your own.")
 @click.option("--model", "models", multiple=True, default=tuple(TARGETS), help="A model's name or file; repeatable.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of each model.")
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Rounds of each model.")
 @click.option(
-    "--minutes", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Of the long clip; 0: none."
+    "--minutes", type=click.FloatRange(min=0), default=MINUTES, show_default=True, help="Of the long clip; 0: none."
 )
-@click.option("--quick", is_flag=True, help="A small short clip, one round: does it run? The times mean nothing.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("build/squat_speed.json"), show_default=True)
-@click.option("--readme", is_flag=True, help="Put the figures into the README of this folder.")
+@output_option("squat_speed")
+@quick_option
+@readme_option
 def main(
     *, own: Path | None, models: tuple[str, ...], rounds: int, minutes: float, quick: bool, output: Path, readme: bool
 ) -> None:
     """Measure, print a table and write every value."""
-    if readme and (quick or own is not None or models != tuple(TARGETS)):
-        raise click.UsageError(
-            "--readme needs the whole run on the rendered clip, without --quick, --clip and --model."
-        )
+    chosen = () if models == tuple(TARGETS) else models
+    refuse_partial_readme(readme=readme, quick=quick, clip=own, model=chosen)
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
@@ -199,21 +199,16 @@ def main(
         if minutes:
             seconds = (clip.seconds, 8 * clip.seconds) if quick else (120.0, 60.0 * minutes)
             found += memory(clip, short_s=seconds[0], long_s=seconds[1])
-    flags = [f" --model {model}" for model in models if models != tuple(TARGETS)]
-    flags += [f" --rounds {rounds}"] * (rounds != 5) + [f" --minutes {minutes:g}"] * (minutes != 20)
-    document = {
-        "command": f"python benchmarks/squat_speed.py{' --quick' * quick}{''.join(flags)}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine,
-        "clip": clip.words[0].upper() + clip.words[1:],
-        "frames": clip.frames,
-        "figures": [item.to_dict() for item in found],
-    }
-    click.echo(f"{document['clip']}; load average before the run {machine['load_average']:.2f}\n")
-    click.echo(table(found))
-    write_json(output, document)
-    if readme:
-        replace_figures(README, _readme_block(document, found), name=MARKS)
+    command = shown_command(
+        "squat_speed",
+        model=chosen,
+        rounds=None if rounds == ROUNDS else rounds,
+        minutes=None if minutes == MINUTES else f"{minutes:g}",
+        quick=quick,
+    )
+    note = f"{clip.words[0].upper()}{clip.words[1:]}."
+    record = run_record(command, machine, clip=note, frames=clip.frames)
+    publish(record, found, output=output, readme=readme, name=MARKS, notes=[note])
 
 
 if __name__ == "__main__":

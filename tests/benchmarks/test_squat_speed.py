@@ -20,7 +20,7 @@ def test_a_quick_run_has_every_figure_and_flat_memory(run_benchmark: Run, tmp_pa
     done = run_benchmark("squat_speed.py", "--quick", "--model", "cnn-int8", "--output", tmp_path / "speed.json")
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
-    assert document["command"] == "python benchmarks/squat_speed.py --quick --model cnn-int8"
+    assert document["command"] == "python benchmarks/squat_speed.py --model cnn-int8 --quick"
     figures = {(each["section"], each["name"]): each for each in document["figures"]}
     targets = {key: each["target"] for key, each in figures.items() if each["target"] is not None}
     assert targets == {
