@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbkit.core.backend import Backend, ModelOutput
-from lbkit.core.contract import ModelContract, Precision
+from lbkit.core.contract import ModelContract
 from lbkit.core.threads import checked_threads
 from lbkit.errors import MissingDependencyError, ModelError
+from lbkit.runtime.agreement import Arithmetic
 from lbkit.runtime.backends import load_backend
 
 TorchRunner = Literal["torch", "torch-compile"]
@@ -24,7 +25,7 @@ def load_runner(path: Path, runner: str, *, threads: int | None) -> Backend:
     Args:
         path: An ONNX file exported by lbkit.
         runner: A provider, or one of `TORCH_RUNNERS`.
-        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
 
     Raises:
         LbkitError: It cannot be run so.
@@ -34,9 +35,9 @@ def load_runner(path: Path, runner: str, *, threads: int | None) -> Backend:
     return load_backend(path, provider=runner, threads=threads)
 
 
-def tolerated_precision(contract: ModelContract, runner: str) -> Precision:
-    """Return the precision whose tolerance a runner's answers must keep: bfloat16 is no better than fp16."""
-    return "fp16" if runner == "openvino-bf16" and contract.precision == "fp32" else contract.precision
+def arithmetic_of(contract: ModelContract, runner: str) -> Arithmetic:
+    """Return the arithmetic whose tolerance a runner's answers must keep."""
+    return "bf16" if runner == "openvino-bf16" and contract.precision != "int8" else contract.precision
 
 
 def _load_torch(contract: ModelContract, path: Path, *, compiled: bool, threads: int | None) -> Backend:

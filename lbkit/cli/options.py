@@ -103,7 +103,7 @@ batch_size_option = click.option(
     type=click.IntRange(1, MAX_BATCH_SIZE),
     default=None,
     metavar="N",
-    help="People that run through the model at once; halved where the memory does not hold them.  [default: 8, or 2 in "
+    help="People that run through the model at once; halved where the memory does not hold them.  [default: 8, or 4 in "
     "each of several streams]",
 )
 

@@ -61,7 +61,8 @@ _OPTIONS = (
         default=0.5,
         show_default=True,
         metavar="POINTS",
-        help="Write nothing (exit 3) if PCK@0.05 falls by more percentage points.",
+        help="Write nothing (exit 3) if PCK@0.05 falls by more percentage points; without annotations, agreement PCK: "
+        "with the fp32 file's own joints, where it is sure of them, for labels.",
     ),
     click.option(
         "--require-speedup",
@@ -145,13 +146,21 @@ def _int8_lines(reduction: Reduction) -> list[str]:
 def _pck_lines(reduction: Reduction) -> list[str]:
     change = reduction.pck
     if change is None:
-        return ["  PCK       not measured: nobody is annotated; give --coco ROOT"]
+        return ["  PCK       not measured: nobody is annotated; give --coco ROOT", *_agreement_lines(reduction)]
     by_joint = ", ".join(f"{name} {each.drop_points:+.2f}" for name, each in reduction.joints.items())
     return [
         f"  PCK@0.05  {change.before:.4f} to {change.after:.4f}: {change.drop_points:+.2f} points lost "
         f"(95 % interval {change.low:+.2f} to {change.high:+.2f}, {change.joints} joints)",
         f"            by joint {by_joint}",
     ]
+
+
+def _agreement_lines(reduction: Reduction) -> list[str]:
+    agreement = reduction.agreement
+    if agreement is None:
+        return ["            nor agreement PCK: the fp32 file is sure of no joint"]
+    text = f"{agreement.drop_points:.2f} points lost ({agreement.joints} joints that the fp32 file is sure of)"
+    return [f"  agreement PCK@0.05: {text}"]
 
 
 def _shift_lines(reduction: Reduction) -> list[str]:

@@ -163,7 +163,7 @@ class DeployedFile:
     def __init__(self, path: Path, contract: ModelContract) -> None:
         self._path, self._contract = path, contract
         self._session = self._load(str(path))
-        self._probe = self._session if "heatmaps" in contract.outputs else self._load(with_heatmaps(path, contract))
+        self._probe = self._session if "heatmaps" in contract.outputs else self._load(_with_heatmaps(path, contract))
 
     def run(self, crops: ImageArray) -> Outputs:
         """Return the outputs for (N, H, W, 3) uint8 RGB crops; keypoints from the graph where it decodes.
@@ -257,7 +257,7 @@ def _promised_interface(contract: ModelContract) -> dict[str, tuple[str, tuple[i
     return {name: (dtypes.get(name, "FLOAT"), (BATCH_AXIS, *shape)) for name, shape in shapes.items()}
 
 
-def with_heatmaps(path: Path, contract: ModelContract) -> bytes:
+def _with_heatmaps(path: Path, contract: ModelContract) -> bytes:
     """Return a file's model with its inner tensor "heatmaps" put out beside the keypoints."""
     model = onnx.load(path)
     shape: tuple[str | int, ...] = (BATCH_AXIS, *output_shape(contract, "heatmaps"))

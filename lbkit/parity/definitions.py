@@ -49,7 +49,7 @@ class Limit:
 class Measures:
     """What was measured of one candidate; None where it could not be. Changes are the candidate minus the reference.
 
-    Distances and angles leave undecided joints out (see `lbkit.core.ties`), which `undecided_share` counts.
+    Distances and angles leave undecided joints out (see `Preset`), which `undecided_share` counts.
 
     Attributes:
         unfinite: Numbers among the outputs that are NaN or infinite.
@@ -63,7 +63,7 @@ class Measures:
         input_px_p99: Its 99th percentile.
         input_px_max: The greatest.
         moved_share: Share of joints whose highest cell is another one, ties and near-ties left out.
-        undecided_share: Share of joints that their own reference map leaves undecided.
+        undecided_share: Share of joints that moved far to where their own reference map is as high.
         mapping_px_max: Greatest distance, in image pixels, between the candidate's joints as each path maps them.
         image_px_median: Median distance of a joint from the reference's, in image pixels.
         image_px_p99: Its 99th percentile.
@@ -165,8 +165,9 @@ class Preset:
     Attributes:
         name: Its name.
         description: What it is for.
-        near_tie_margin: A joint beyond `input_px_max` is undecided if its two highest cells differ by no more than this
-            and changed places, or if a disturbance of its map by no more than this moves it as far.
+        near_tie_margin: Cells of the reference's map that lie no more than this below its highest are as good as it. A
+            joint beyond `input_px_max` is undecided only if it lands near one of them, and either its peak is one or a
+            disturbance of the map by no more than this moves it as far.
         node_relative: For `--bisect`: how far a node's output may differ, relative to its greatest value.
         limits: The limits.
     """
@@ -237,10 +238,9 @@ class TieCounts:
     Attributes:
         joints: All joints compared.
         moved: Joints whose highest cell is another, whatever the reason.
-        ties: Of those, joints whose reference map has two equal highest cells.
-        near_ties: Of those, joints whose two highest cells differ by the preset's margin at most.
-        undecided: Joints left out of distances: those beyond the limit that are ties or near-ties, or whose map,
-            disturbed by no more than the margin, moves as far.
+        ties: Of those, joints whose reference map is as high there as at its highest cell.
+        near_ties: Of those, joints whose reference map is lower there by the preset's margin at most.
+        undecided: Joints left out of distances (see `Preset.near_tie_margin`).
         undecided_px_max: The farthest of them, in input pixels; None without one.
     """
 

@@ -6,6 +6,7 @@ made and not in what follows; the whole walk is compared too, each path by its o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbkit.core.codec import decode_heatmaps
+from lbkit.core.contract import DecoderName
 from lbkit.core.geometry import CropTransform, ImageArray
-from lbkit.core.ties import near_ties, peak_margins
+from lbkit.core.ties import near_ties, peak_margins, shortfalls
 from lbkit.evaluation.walk import Cut, crop_key
 from lbkit.parity.candidates import CandidateModel, CandidateOutput, Reference, ReferenceOutput
 from lbkit.parity.definitions import Preset
 
 DECODE_TOLERANCE_PX = 0.01
 """A joint that the graph decodes farther than this from the host is looked at for a tie in its own map."""
+
+_DECODER_REACH = math.sqrt(2)
+"""A decoder puts a joint at most a cell along each axis from the highest cell."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +63,8 @@ class BatchComparison:
         image_px: (N, K) distance of the whole walk in image pixels.
         moved: (N, K) whether the highest cell is another.
         margins: (N, K) of the reference's two highest cells.
+        shortfalls: (N, K) how far below its highest cell the reference's map is at the candidate's highest cell; near
+            the candidate's joint where its map is not seen.
         undecided: (N, K) whether the reference's own map leaves the joint undecided.
         reference: (N, K, 3) image pixels and score.
         found: (N, K, 3) image pixels and score.
@@ -75,6 +82,7 @@ class BatchComparison:
     image_px: NDArray[np.float64]
     moved: NDArray[np.bool_]
     margins: NDArray[np.float32]
+    shortfalls: NDArray[np.float32]
     undecided: NDArray[np.bool_]
     reference: NDArray[np.float64]
     found: NDArray[np.float64]
@@ -112,10 +120,11 @@ def compare_batch(
     expected = decode_heatmaps(batch.output.heatmaps, spec=spec, decoder=decoder).astype(np.float64)
     reference_xy = _to_image(expected, batch.transforms)
     found_xy = _to_image(final.keypoints, transforms)
-    input_px = _distances(_to_input(found_xy, batch.transforms), expected)
+    found_input_xy = _to_input(found_xy, batch.transforms)
+    input_px = _distances(found_input_xy, expected)
     cells = None if output.heatmaps is None else np.abs(output.heatmaps - batch.output.heatmaps)
-    moved = _moved(output, batch.output.heatmaps, expected, stride=spec.stride)
-    margins = peak_margins(batch.output.heatmaps)
+    landed = _landing_shortfalls(found_input_xy, expected, batch, reference=reference, decoder=decoder, preset=preset)
+    moved, fallen = _moved(output, batch.output.heatmaps, landed, is_far=input_px > spec.stride)
     tensor, is_pixels = _tensor_difference(output.tensor, batch)
     return BatchComparison(
         rows=np.array([cut.target.row for cut in batch.cuts], np.int64),
@@ -129,12 +138,14 @@ def compare_batch(
         mapping_px=_distances(_to_image(output.keypoints, transforms), _to_image(output.keypoints, batch.transforms)),
         image_px=_distances(found_xy, reference_xy),
         moved=moved,
-        margins=margins,
+        margins=peak_margins(batch.output.heatmaps),
+        shortfalls=fallen,
         undecided=_undecided(
             input_px,
             cells,
             batch.output.heatmaps,
-            is_tied=moved & (margins <= preset.near_tie_margin.at_most),
+            has_landed=landed <= preset.near_tie_margin.at_most,
+            is_tied=moved & (fallen <= preset.near_tie_margin.at_most),
             reference=reference,
             decoder=decoder,
             preset=preset,
@@ -178,17 +189,48 @@ def _tensor_difference(
     return np.nan_to_num(difference, nan=np.inf), False
 
 
+def _landing_shortfalls(
+    found_input_xy: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    batch: ReferenceBatch,
+    *,
+    reference: Reference,
+    decoder: DecoderName,
+    preset: Preset,
+) -> NDArray[np.float32]:
+    """Return (N, K) how far the reference's map lies below its highest cell near the candidate's joints."""
+    spec, limit = reference.contract.heatmap, preset.limits.input_px_max
+    return shortfalls(
+        found_input_xy,
+        batch.output.heatmaps,
+        spec=spec,
+        near_px=max(_DECODER_REACH * spec.stride, 0.0 if limit is None else limit.at_most),
+        from_xy=expected[..., :2] if decoder == "soft-argmax" else None,
+    )
+
+
 def _moved(
-    output: CandidateOutput, heatmaps: NDArray[np.float32], expected: NDArray[np.float64], *, stride: int
-) -> NDArray[np.bool_]:
-    """Return (N, K) whether the highest cell is another; judged by a distance of a cell where maps are not seen."""
+    output: CandidateOutput,
+    heatmaps: NDArray[np.float32],
+    landed: NDArray[np.float32],
+    *,
+    is_far: NDArray[np.bool_],
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Return (N, K) whether the highest cell is another, and how far the reference's map is below its highest there.
+
+    Where the candidate's maps are not seen, a joint that is far has moved, and what is near it counts.
+    """
     if output.heatmaps is None:
-        return _distances(output.keypoints, expected) > stride
-    flat = (*heatmaps.shape[:2], -1)
-    return np.asarray(output.heatmaps.reshape(flat).argmax(axis=-1) != heatmaps.reshape(flat).argmax(axis=-1))
+        return is_far, landed
+    flat, found = (maps.reshape(*maps.shape[:2], -1) for maps in (heatmaps, output.heatmaps))
+    peaks = found.argmax(axis=-1)
+    fallen = flat.max(axis=-1) - np.take_along_axis(flat, peaks[..., None], axis=-1)[..., 0]
+    return np.asarray(peaks != flat.argmax(axis=-1)), np.asarray(fallen)
 
 
-def _decode_distances(output: CandidateOutput, reference: Reference, *, decoder: Any) -> NDArray[np.float64] | None:
+def _decode_distances(
+    output: CandidateOutput, reference: Reference, *, decoder: DecoderName
+) -> NDArray[np.float64] | None:
     """Compare the candidate's decoder with the reference's on the candidate's own maps, ties in them left out."""
     if output.heatmaps is None:
         return None
@@ -212,23 +254,28 @@ def _undecided(
     cells: NDArray[np.float32] | None,
     heatmaps: NDArray[np.float32],
     *,
+    has_landed: NDArray[np.bool_],
     is_tied: NDArray[np.bool_],
     reference: Reference,
-    decoder: Any,
+    decoder: DecoderName,
     preset: Preset,
 ) -> NDArray[np.bool_]:
-    """Return (N, K) which joints beyond the limit are tied, or move as far when their map changes by the margin."""
+    """Return (N, K) which joints beyond the limit the reference's own map explains.
+
+    They have landed near a cell that is as high as its highest, to within the margin; and their peak is such a cell, or
+    the map, changed by the margin, moves its joint as far.
+    """
     limit, margin = preset.limits.input_px_max, preset.near_tie_margin.at_most
     if limit is None:
-        return is_tied
+        return has_landed & is_tied
     changed = np.full(input_px.shape, margin) if cells is None else np.nan_to_num(cells.max(axis=(2, 3)), nan=0.0)
-    is_far = np.isfinite(input_px) & (input_px > limit.at_most)
+    is_open = np.isfinite(input_px) & (input_px > limit.at_most) & has_landed
     explained = near_ties(
-        np.where(is_far & ~is_tied, input_px, 0.0),
+        np.where(is_open & ~is_tied, input_px, 0.0),
         np.minimum(changed, margin),
         heatmaps,
         spec=reference.contract.heatmap,
         tolerance_px=limit.at_most,
         decoder=decoder,
     )
-    return (is_far & is_tied) | explained
+    return (is_open & is_tied) | explained

@@ -58,6 +58,7 @@ class Tally:
     cell_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_STEPS + 1, np.int64))
     moved: list[NDArray[np.bool_]] = field(default_factory=list)
     margins: list[NDArray[np.float32]] = field(default_factory=list)
+    shortfalls: list[NDArray[np.float32]] = field(default_factory=list)
     parts: list[Answers] = field(default_factory=list)
 
     def add(self, batch: BatchComparison) -> None:
@@ -73,6 +74,7 @@ class Tally:
             self.cell_counts += _counts(batch.cells)
         self.moved.append(batch.moved)
         self.margins.append(batch.margins)
+        self.shortfalls.append(batch.shortfalls)
         self.parts.append(
             Answers(batch.rows, batch.reference, batch.found, batch.input_px, batch.image_px, batch.undecided)
         )
@@ -96,13 +98,13 @@ class Tally:
         """Return the figures.
 
         Args:
-            preset: Says from which margin on a peak that moved counts.
+            preset: Says how far below the highest cell a peak that moved counts.
             others: Those that are not counted here: `pck_change`, `ap_change`, `batch_max`.
         """
         answers = self.answers()
         decided = ~answers.undecided
         undecided = np.concatenate([part.undecided for part in self.parts])
-        moved = np.concatenate(self.moved) & (np.concatenate(self.margins) > preset.near_tie_margin.at_most)
+        moved = np.concatenate(self.moved) & (np.concatenate(self.shortfalls) > preset.near_tie_margin.at_most)
         input_px, image_px = answers.input_px[decided], answers.image_px[decided]
         knee = knee_changes_deg(answers)
         return Measures(
@@ -128,14 +130,14 @@ class Tally:
 
     def ties(self, preset: Preset) -> TieCounts:
         """Return the peaks that moved, ties and near-ties apart."""
-        moved, margins = np.concatenate(self.moved), np.concatenate(self.margins)
+        moved, fallen = np.concatenate(self.moved), np.concatenate(self.shortfalls)
         answers = self.answers()
         far = answers.input_px[answers.undecided]
         return TieCounts(
             joints=int(moved.size),
             moved=int(moved.sum()),
-            ties=int((moved & (margins == 0)).sum()),
-            near_ties=int((moved & (margins > 0) & (margins <= preset.near_tie_margin.at_most)).sum()),
+            ties=int((moved & (fallen == 0)).sum()),
+            near_ties=int((moved & (fallen > 0) & (fallen <= preset.near_tie_margin.at_most)).sum()),
             undecided=int(answers.undecided.sum()),
             undecided_px_max=_percentile(far, 100),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx
 
 from lbkit.core.contract import InputSpec
-from lbkit.quantization.comparison import Joints, Judge, measure_shift
+from lbkit.quantization.comparison import Joints, Judge, measure_agreement, measure_shift
 from lbkit.quantization.options import ReductionOptions
 from lbkit.quantization.people import Crops
 from lbkit.quantization.roles import Roles
@@ -33,7 +33,7 @@ MAX_KEPT = 6
 """So many layers stay in fp32 at most; a file that needs more would not be faster."""
 
 MAX_SHIFT_PX = 1.5
-"""Where nobody is annotated: the mean distance that joints may move, in input pixels."""
+"""Where nobody is annotated, or no limit is given: the mean distance that joints may move, in input pixels."""
 
 Find = Callable[[onnx.ModelProto, Crops], Joints]
 
@@ -81,9 +81,15 @@ class _Chooser:
     def is_enough(self, model: onnx.ModelProto) -> bool:
         """Tell whether a graph keeps the limit, in the mean of PCK over t: PCK at one t is noise on so few people."""
         joints = self._find(model, self._crops)
-        if self._judge is None or self._max_drop is None:
-            return measure_shift(self._reference, joints).mean_px <= MAX_SHIFT_PX
+        if self._max_drop is None:
+            return self._moves_little(joints)
+        if self._judge is None:
+            agreement = measure_agreement(self._reference, joints, source=self._crops.source)
+            return self._moves_little(joints) and (agreement is None or agreement.drop_points <= self._max_drop)
         return 100 * (self._judge.area(self._reference) - self._judge.area(joints)) <= self._max_drop
+
+    def _moves_little(self, joints: Joints) -> bool:
+        return measure_shift(self._reference, joints).mean_px <= MAX_SHIFT_PX
 
 
 def quantize_model(

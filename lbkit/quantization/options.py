@@ -31,7 +31,8 @@ class ReductionOptions:
         split: Which part of `coco`.
         samples: People to calibrate on.
         method: How ranges are taken from activations; the best measured one when None.
-        max_drop: Greatest drop of PCK@0.05 in percentage points; no limit when None.
+        max_drop: Greatest drop of PCK@0.05 in percentage points, without annotations of agreement PCK@0.05 (see
+            `lbkit.quantization.comparison.AgreementPck`); no limit when None.
         require_speedup: Least gain in time over the fp32 file at every batch size; no limit when None.
         batches: Batch sizes that are timed.
         threads: Threads inside the model; what affinity and cgroup grant when None.

@@ -21,13 +21,23 @@ from lbkit.core.estimator import DEFAULT_BATCH_SIZE, PoseEstimator
 from lbkit.core.files import atomic_path, refuse_overwrite
 from lbkit.core.records import record_to_mapping
 from lbkit.core.sidecar import sidecar_path, write_sidecar
-from lbkit.errors import ExportError, ModelError, OutputError, VerdictError
+from lbkit.errors import ExportError, InputError, ModelError, OutputError, VerdictError
 from lbkit.export.figures import figure_crops
 from lbkit.export.golden import golden_record
 from lbkit.export.metadata import embed_contract
 from lbkit.export.simplify import interface
 from lbkit.export.verification import BATCHES, DeployedFile, check_agreement
-from lbkit.quantization.comparison import Joints, Judge, PckChange, Shift, find_joints, measure_shift
+from lbkit.quantization.comparison import (
+    SURE_SCORE,
+    AgreementPck,
+    Joints,
+    Judge,
+    PckChange,
+    Shift,
+    find_joints,
+    measure_agreement,
+    measure_shift,
+)
 from lbkit.quantization.half import to_half
 from lbkit.quantization.int8 import QuantizedGraph, quantize_model
 from lbkit.quantization.options import ReducedPrecision, ReductionOptions
@@ -63,6 +73,7 @@ class Reduction:
         shift: How far joints and knees moved.
         pck: Change of PCK@0.05; None where nobody measured on is annotated.
         joints: The same joint by joint.
+        agreement: PCK@0.05 with the fp32 file's own joints for labels; None where it is sure of none.
         speed: Times of both files on this machine.
     """
 
@@ -78,6 +89,7 @@ class Reduction:
     shift: Shift
     pck: PckChange | None
     joints: Mapping[str, PckChange]
+    agreement: AgreementPck | None
     speed: Speed
 
     def report(self) -> dict[str, Any]:
@@ -87,6 +99,7 @@ class Reduction:
             "people": dict(self.people),
             "pck@0.05 v>0": None if self.pck is None else dataclasses.asdict(self.pck),
             "joints": {name: dataclasses.asdict(change) for name, change in self.joints.items()},
+            "agreement pck@0.05": None if self.agreement is None else dataclasses.asdict(self.agreement),
             "shift": dataclasses.asdict(self.shift),
             "size_bytes": {"fp32": self.source_bytes, self.contract.precision: self.size_bytes},
             "speed": dataclasses.asdict(self.speed),
@@ -175,6 +188,7 @@ class _Desk:
             shift=measure_shift(before, after),
             pck=None if judge is None else judge.change(before, after),
             joints={} if judge is None else judge.changes_by_joint(before, after),
+            agreement=measure_agreement(before, after, source=self._roles.measuring.source),
             speed=measure_speed(
                 self._source,
                 self._target,
@@ -238,16 +252,28 @@ def _check_target(path: Path, source: Path, *, force: bool) -> None:
 
 def _check_limits(reduction: Reduction, options: ReductionOptions) -> None:
     """Raise unless the file keeps the limits that were asked for."""
-    misses = []
-    if options.max_drop is not None and reduction.pck is not None and reduction.pck.drop_points > options.max_drop:
-        drop = reduction.pck.drop_points
-        misses.append(f"PCK@0.05 drops by {drop:.2f} points, and {options.max_drop:g} is the most that may be lost")
+    misses = [] if options.max_drop is None else _drop_misses(reduction, options.max_drop)
     wanted = options.require_speedup
     if wanted is not None and reduction.speed.least < wanted:
         misses.append(f"it is {reduction.speed.least:.2f} times as fast as the fp32 file, and {wanted:g} is asked for")
     if misses:
         remedy = "nothing was written; another --calibration, or a looser limit"
         raise VerdictError("; ".join(misses), where=reduction.path, remedy=remedy)
+
+
+def _drop_misses(reduction: Reduction, max_drop: float) -> list[str]:
+    """Say what is lost beyond the limit: by labels, or else by the fp32 file's own joints."""
+    change = reduction.pck or reduction.agreement
+    if change is None and max_drop < 100:
+        raise InputError(
+            f"the fp32 file scores no joint {SURE_SCORE} or more on {reduction.people['measured']}, and nobody is "
+            "annotated: what the reduced file loses cannot be told",
+            remedy="give --coco ROOT, or other people; --max-drop 100 takes any loss",
+        )
+    if change is None or change.drop_points <= max_drop:
+        return []
+    what = "PCK@0.05" if reduction.pck else "agreement PCK@0.05 (with the fp32 file's joints for labels)"
+    return [f"{what} drops by {change.drop_points:.2f} points, and {max_drop:g} is the most that may be lost"]
 
 
 def _sidecar(reduction: Reduction, golden: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lbkit.core.backend import ModelOutput, RuntimeBackend
 from lbkit.core.threads import checked_threads
 from lbkit.errors import LbkitError
-from lbkit.runtime.agreement import disagreement, sample_crops
+from lbkit.runtime.agreement import disagreement, person_crops, sample_crops
 from lbkit.runtime.backends import load_on
 from lbkit.runtime.choices import Circumstances, recall, remember
 from lbkit.runtime.cuda import find_cuda_obstacle
@@ -29,6 +29,9 @@ TIME_LIMIT_S = 1.0
 
 LEAST_ROUNDS, MOST_ROUNDS = 2, 10
 BATCH = 2
+COMPARED = 4
+"""Rendered people that answers are compared on."""
+
 WORTH = 0.95
 """Another provider than the CPU must take no more than this share of its time to be chosen."""
 
@@ -91,7 +94,7 @@ def _agreeing(
     cpu: RuntimeBackend, load: Callable[..., RuntimeBackend]
 ) -> tuple[list[RuntimeBackend], list[ProviderName]]:
     """Load the candidates that give the CPU's answers, and name those that do not run; what is wrong is logged."""
-    crops = sample_crops(cpu.contract, BATCH)
+    crops = person_crops(cpu.contract, COMPARED)
     expected = cpu.run(crops)
     good: list[RuntimeBackend] = []
     failed: list[ProviderName] = []

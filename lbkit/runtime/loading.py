@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from lbkit.core.contract import MODEL_NAMES, DecoderName
-from lbkit.core.estimator import DEFAULT_BATCH_SIZE, STREAM_BATCH_SIZE, PoseEstimator
+from lbkit.core.estimator import PoseEstimator, default_batch_size
 from lbkit.errors import ModelNotFoundError
 from lbkit.runtime.backends import load_backend
 
@@ -35,8 +35,7 @@ def load_model(
         provider: "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16", "coreml", "directml", or "auto" for the
             fastest that gives the CPU's answers, timed once and remembered.
         decoder: How heatmaps become coordinates; the model's own way when None.
-        batch_size: People that run through the model at once; `DEFAULT_BATCH_SIZE` when None, and `STREAM_BATCH_SIZE`
-            where several batches run side by side.
+        batch_size: People that run through the model at once; `default_batch_size` when None.
         threads: Threads of the model; what CPU affinity and cgroup grant when None.
         streams: Batches that run side by side in `run_inference` and share the threads; None for the most people a
             second on the provider. With 1 a single batch is done soonest.
@@ -49,9 +48,8 @@ def load_model(
         MissingDependencyError: The provider's library is not installed.
     """
     backend = load_backend(find_model(name_or_path), provider=provider, threads=threads, streams=streams)
-    if batch_size is None:
-        batch_size = DEFAULT_BATCH_SIZE if backend.streams == 1 else STREAM_BATCH_SIZE
-    return PoseEstimator(backend, decoder=decoder, batch_size=batch_size, streams=backend.streams)
+    rows = default_batch_size(backend.streams) if batch_size is None else batch_size
+    return PoseEstimator(backend, decoder=decoder, batch_size=rows, streams=backend.streams)
 
 
 def find_model(name_or_path: str | Path) -> Path:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import ModelContract
 from lbkit.core.threads import checked_threads
-from lbkit.errors import ContractError, LbkitError, ModelError, ModelMemoryError
-from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of
+from lbkit.errors import ContractError, ModelError
+from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of, run_error
 from lbkit.runtime.openvino_library import import_openvino
 from lbkit.runtime.providers import refusal
 from lbkit.runtime.signature import check_signature
@@ -32,7 +32,6 @@ PRECISIONS: dict[OpenVinoName, str] = {"openvino": "f32", "openvino-bf16": "bf16
 _DEVICE = "CPU"
 _TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}
 _METADATA = "framework"
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "Failed to allocate", "could not create a memory")
 
 
 class OpenVinoBackend:
@@ -116,7 +115,7 @@ class OpenVinoBackend:
             count = len(self._contract.outputs)
             arrays = [np.array(request.get_output_tensor(index).data) for index in range(count)]
         except (RuntimeError, MemoryError) as error:
-            raise _run_error(error, self._path, count=len(tensor)) from error
+            raise run_error(error, self._path, words=_words(error), count=len(tensor)) from error
         finally:
             self._idle.put(request)
         return output_of(arrays, self._contract, count=len(tensor), where=self._path)
@@ -208,17 +207,6 @@ def _read_contract(model: Any, path: Path) -> ModelContract:
     except UnicodeDecodeError as error:
         raise ContractError(f"its metadata is not text in UTF-8 ({error})", where=path, remedy=EXPORT_AGAIN) from error
     return contract_of(metadata, where=path)
-
-
-def _run_error(error: Exception, path: Path, *, count: int) -> LbkitError:
-    words = _words(error)
-    if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
-        return ModelMemoryError(
-            f"out of memory while running {count} crops at once ({words})",
-            where=path,
-            remedy="give a smaller --batch-size",
-        )
-    return ModelError(f"running {count} crops failed ({words})", where=path)
 
 
 def _words(error: Exception) -> str:

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import ModelContract
 from lbkit.core.threads import checked_threads
-from lbkit.errors import ContractError, ModelError, ModelMemoryError
+from lbkit.errors import ContractError, ModelError
 from lbkit.runtime.cuda_graphs import GraphRunner
-from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of
+from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of, run_error
 from lbkit.runtime.providers import OpenSession, OrtProviderName, open_session, ort_words
 from lbkit.runtime.signature import check_signature, output_shape
 from lbkit.runtime.streams import checked_streams
 
 _NOT_ONNX = ("INVALID_PROTOBUF", "No graph was found")
-_OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad_alloc", "bad allocation", "BFCArena")
 
 _Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
@@ -107,7 +106,7 @@ class OrtBackend:
         except Exception as error:
             if not _is_ort_error(error):
                 raise
-            raise _run_error(error, self._path, count=len(tensor)) from error
+            raise run_error(error, self._path, words=ort_words(error), count=len(tensor)) from error
         return output_of(arrays, self._contract, count=len(tensor), where=self._path)
 
     def _runner(self, opened: OpenSession) -> _Run:
@@ -128,17 +127,6 @@ def _load_error(error: Exception, path: Path) -> Exception:
     if any(mark in str(error) for mark in _NOT_ONNX):
         return not_onnx(path)
     return ModelError(f"ONNX Runtime cannot load it ({ort_words(error)})", where=path, remedy=EXPORT_AGAIN)
-
-
-def _run_error(error: Exception, path: Path, *, count: int) -> Exception:
-    words = ort_words(error)
-    if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
-        return ModelMemoryError(
-            f"out of memory while running {count} crops at once ({words})",
-            where=path,
-            remedy="give a smaller --batch-size",
-        )
-    return ModelError(f"running {count} crops failed ({words})", where=path)
 
 
 def _is_ort_error(error: Exception) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from lbkit.bench import cold, run
 from lbkit.bench.pictures import FIGURES, readable_pictures, rendered_pictures, run_once
 from lbkit.bench.run import BenchPlan, BenchRow, run_bench
-from lbkit.bench.runners import load_runner, tolerated_precision
+from lbkit.bench.runners import arithmetic_of, load_runner
 from lbkit.core.backend import ModelOutput
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import ImageSize
@@ -48,6 +48,13 @@ def test_every_batch_of_every_runner_is_a_row(toy_model: Path, photos: Path) -> 
         assert record["model_ms"]["p50"] <= record["model_ms"]["p95"] <= record["model_ms"]["p99"]
         assert record["total_ms"]["p50"] > record["model_ms"]["p50"]
         assert record["model_people_per_s"] > record["total_people_per_s"] > 0
+        assert record["side_by_side"] is None or record["side_by_side"]["people_per_second"] > 0
+
+
+@pytest.mark.parametrize(("threads", "streams"), [(1, None), (3, 3)])
+def test_the_model_is_timed_in_streams_too(toy_model: Path, photos: Path, threads: int, streams: int | None) -> None:
+    (row,) = run_bench(BenchPlan((str(toy_model),), ("cpu",), (6,), threads=threads, pictures=photos, **SHORT))
+    assert (None if row.side_by_side is None else row.side_by_side.streams) == streams
 
 
 def test_wrong_answers_are_not_timed(toy_model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,9 +154,9 @@ def test_a_process_that_says_much_or_never_ends(monkeypatch: pytest.MonkeyPatch,
 
 def test_bf16_may_differ_as_fp16_may(toys: ModuleType) -> None:
     contract = toys.toy_contract()
-    assert tolerated_precision(contract, "openvino-bf16") == "fp16"
-    assert tolerated_precision(contract, "openvino") == "fp32"
-    assert tolerated_precision(contract.replace(precision="int8"), "openvino-bf16") == "int8"
+    assert arithmetic_of(contract, "openvino-bf16") == "bf16"
+    assert arithmetic_of(contract, "openvino") == "fp32"
+    assert arithmetic_of(contract.replace(precision="int8"), "openvino-bf16") == "int8"
 
 
 @pytest.mark.slow

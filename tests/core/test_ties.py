@@ -4,7 +4,7 @@ import numpy as np
 
 from lbkit.core.contract import HeatmapSpec
 from lbkit.core.geometry import ImageSize
-from lbkit.core.ties import near_ties, peak_margins, wandering_px
+from lbkit.core.ties import near_ties, peak_margins, shortfalls, wandering_px
 
 SPEC = HeatmapSpec(size=ImageSize(8, 6), stride=4, sigma=2.0, decoder="argmax", decoded_in_graph=False)
 
@@ -32,3 +32,20 @@ def test_only_a_joint_that_its_own_map_explains_is_a_near_tie() -> None:
     ties = near_ties(distances, cells, maps, spec=SPEC, tolerance_px=0.05)
     np.testing.assert_array_equal(ties, [[True], [False]])
     np.testing.assert_array_equal(near_ties(distances, cells, maps, spec=SPEC, tolerance_px=99.0), [[False], [False]])
+
+
+def test_a_joint_falls_short_by_how_low_the_map_is_where_it_lies() -> None:
+    """Peaks at cells (1, 2) and (4, 5), which is at 5.5, 9.5 and 17.5, 21.5 px of the input."""
+    maps = np.repeat(two_peaks(0.25), 4, axis=1)
+    joints = np.array([[[5.5, 9.5], [19.0, 20.0], [17.5, 9.5], [np.nan, 0.0]]])
+    found = shortfalls(joints, maps, spec=SPEC, near_px=3.0)
+    np.testing.assert_allclose(found, [[0.0, 0.25, 1.0, np.inf]])
+
+
+def test_an_averaging_decoder_puts_a_joint_between_two_peaks() -> None:
+    maps = np.repeat(two_peaks(0.25), 3, axis=1)
+    joints = np.array([[[11.5, 15.5], [11.5, 3.5], [29.5, 33.5]]])  # halfway, beside the line, beyond the second peak
+    start = np.broadcast_to(np.array([8.5, 12.5]), joints.shape)  # the expected joint lies a quarter of the way
+    np.testing.assert_allclose(shortfalls(joints, maps, spec=SPEC, near_px=3.0, from_xy=start)[0, 0], 0.25)
+    assert shortfalls(joints, maps, spec=SPEC, near_px=3.0)[0, 0] == 1.0
+    assert (shortfalls(joints, maps, spec=SPEC, near_px=3.0, from_xy=start)[0, 1:] > 0.25).all()

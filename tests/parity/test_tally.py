@@ -31,7 +31,8 @@ def comparison(rng: np.random.Generator, rows: list[int], *, undecided: np.ndarr
         mapping_px=np.zeros((count, 6)),
         image_px=distances,
         moved=np.zeros((count, 6), bool) if undecided is None else undecided,
-        margins=np.full((count, 6), 0.5, np.float32) if undecided is None else np.where(undecided, 1e-6, 0.5),
+        margins=np.full((count, 6), 0.5, np.float32),
+        shortfalls=np.full((count, 6), 0.5, np.float32) if undecided is None else np.where(undecided, 1e-6, 0.5),
         undecided=np.zeros((count, 6), bool) if undecided is None else undecided,
         reference=reference,
         found=found,
@@ -57,6 +58,15 @@ def test_batches_add_up_to_the_whole() -> None:
     answers = tally.answers()
     np.testing.assert_array_equal(answers.rows, np.arange(5))
     np.testing.assert_array_equal(answers.image_px[3:], batches[0].image_px)
+
+
+def test_a_peak_in_a_lower_cell_is_no_near_tie_however_close_the_two_highest_are() -> None:
+    batch, tally = comparison(np.random.default_rng(0), [0, 1]), Tally()
+    batch.margins[:] = 0.0
+    batch.moved[0, 3] = True
+    tally.add(batch)
+    assert tally.measures(FP32).moved_share == pytest.approx(1 / 12)
+    assert (tally.ties(FP32).ties, tally.ties(FP32).near_ties) == (0, 0)
 
 
 def test_equal_cells_have_a_p99_of_zero_and_unseen_ones_none() -> None:

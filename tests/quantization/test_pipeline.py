@@ -13,8 +13,10 @@ from lbkit.core.estimator import PoseEstimator
 from lbkit.core.images import read_image
 from lbkit.errors import AnnotationError, ConfigError, InputError, ModelError, OutputError, VerdictError
 from lbkit.export.golden import read_golden
-from lbkit.quantization.graph_edit import GraphEdit
+from lbkit.export.graph_edit import GraphEdit
+from lbkit.quantization.comparison import AgreementPck, Joints, measure_agreement
 from lbkit.quantization.options import ReductionOptions
+from lbkit.quantization.people import Source
 from lbkit.quantization.pipeline import Reduction, reduce_model
 from lbkit.quantization.roles import cast_roles
 from lbkit.runtime.ort_backend import OrtBackend
@@ -105,19 +107,6 @@ def test_one_root_given_twice_is_still_split(small_network: Any, people_root: Pa
     assert roles.measuring.source.name.endswith("people not calibrated on")
 
 
-def test_layers_kept_in_vain_are_told_of(
-    small_network: Any, people_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    monkeypatch.setattr("lbkit.quantization.int8.MAX_KEPT", 0)
-    photographs = people_root / "val2017"
-    reduce_model(
-        small_network(fragile=True),
-        options=options(calibration=photographs, method="minmax"),
-        output=tmp_path / "a.onnx",
-    )
-    assert "still move too far with 0 layers in fp32" in caplog.text
-
-
 def test_a_fragile_layer_is_found_and_kept(small_network: Any, people_root: Path, tmp_path: Path) -> None:
     made = reduce_model(
         small_network(fragile=True),
@@ -162,6 +151,40 @@ def test_a_limit_that_is_not_kept_writes_nothing(
     with pytest.raises(VerdictError, match=message):
         reduce_model(source, options=options(coco=people_root, method="minmax", **limit), output=tmp_path / "no.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_annotations_the_fp32_files_joints_are_the_labels(
+    small_network: Any, people_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    photographs = options(calibration=people_root / "val2017", method="minmax")
+    fragile = small_network(fragile=True)
+    made = reduce_model(fragile, options=photographs, output=tmp_path / "kept.onnx")
+    assert made.pck is None
+    assert made.agreement is not None
+    assert made.agreement.drop_points == 0.0
+    assert made.agreement.joints == 6 * len(cast_roles(photographs, PoseEstimator(OrtBackend(fragile))).measuring)
+    assert json.loads(made.sidecar.read_text())["reduction"]["agreement pck@0.05"]["drop_points"] == 0.0
+    monkeypatch.setattr("lbkit.quantization.int8.MAX_KEPT", 0)
+    with pytest.raises(VerdictError, match=r"agreement PCK@0\.05 .* drops by \d+\.\d+ points, and 0\.5 is the most"):
+        reduce_model(fragile, options=photographs, output=tmp_path / "lost.onnx")
+    assert not (tmp_path / "lost.onnx").exists()
+    assert "still move too far with 0 layers in fp32" in caplog.text
+
+
+def test_agreement_counts_what_the_fp32_file_is_sure_of() -> None:
+    """Boxes are 90 by 120, so 6 px are the limit; the last joint moves farther, but its score is low."""
+    source = Source("two", (Path("a"), Path("b")), np.array([[0.0, 0.0, 90.0, 120.0]] * 2), None)
+    points, scores = np.full((2, 6, 2), 50.0), np.full((2, 6), 0.9)
+    scores[1, 5] = 0.29
+    before = Joints(points, points, scores)
+    moved = points.copy()
+    moved[0, :2, 0] += np.array([5.9, 6.1])
+    moved[1, 5] += 40.0
+    assert measure_agreement(before, Joints(moved, moved, scores), source=source) == AgreementPck(9.09, 11)
+    moved[0, 2] = np.nan
+    assert measure_agreement(before, Joints(moved, moved, scores), source=source) == AgreementPck(18.18, 11)
+    faint = Joints(points, points, 0.2 * scores)
+    assert measure_agreement(faint, faint, source=source) is None
 
 
 def test_fp16_keeps_decoder_and_interface_in_fp32(small_network: Any, people_root: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from lbkit.core.backend import ModelOutput
+from lbkit.core.estimator import PoseEstimator
 from lbkit.errors import ModelNotFoundError, ProviderError
 from lbkit.runtime import auto, choices
-from lbkit.runtime.agreement import disagreement, sample_crops
+from lbkit.runtime.agreement import TOLERANCES, disagreement, person_crops, sample_crops
 from lbkit.runtime.backends import load_backend
 from lbkit.runtime.choices import Circumstances, choices_file, recall, remember
 
@@ -204,21 +205,75 @@ def maps(*, x: int = 30, value: float = 1.0) -> ModelOutput:
 def test_agreement(toys: ModuleType) -> None:
     contract = toys.toy_contract()
     assert disagreement(maps(), maps(), contract=contract) is None
-    assert disagreement(maps(value=1.0005), maps(), contract=contract) is None
-    assert "heatmaps differ" in str(disagreement(maps(value=1.01), maps(), contract=contract))
+    assert disagreement(maps(value=1.00005), maps(), contract=contract) is None
+    assert "heatmaps differ" in str(disagreement(maps(value=1.0005), maps(), contract=contract))
+    assert disagreement(maps(value=1.02), maps(), contract=contract, arithmetic="bf16") is None
     int8 = contract.replace(precision="int8")
     assert disagreement(maps(value=1.05), maps(), contract=int8) is None
     assert "heatmaps differ" in str(disagreement(maps(x=29), maps(), contract=int8))
 
 
+def test_a_remembered_choice_renders_nobody(machine: Any, toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(cpu=SLOW, openvino=FAST)
+    auto.load_fastest(toy_model)
+    monkeypatch.setattr(auto, "person_crops", lambda *_: pytest.fail("rendered"))
+    assert auto.load_fastest(toy_model).provider == "openvino"
+
+
+def test_faint_maps_are_held_to_their_own_height(toys: ModuleType) -> None:
+    contract = toys.toy_contract().replace(precision="int8")
+    assert disagreement(maps(value=0.1), maps(value=0.11), contract=contract) is None
+    assert "heatmaps differ" in str(disagreement(maps(value=0.1), maps(value=0.15), contract=contract))
+
+
+def test_one_joint_of_six_that_is_wrong_is_told(toys: ModuleType) -> None:
+    """A median over the joints would not show it; heatmaps a little apart do not either, where arithmetic is coarse."""
+    contract = toys.toy_contract().replace(precision="int8")
+    broad, other = maps(), maps()
+    assert broad.heatmaps is not None
+    assert other.heatmaps is not None
+    broad.heatmaps[:, 3, 20, 33], other.heatmaps[:, 3, 20, 33] = 0.95, 1.05
+    assert "one joint of ten lies " in str(disagreement(other, broad, contract=contract))
+    other.heatmaps[:, 3, 20, 33] = 0.95
+    assert disagreement(other, broad, contract=contract) is None
+
+
 def test_agreement_of_keypoints(toys: ModuleType) -> None:
     contract = toys.toy_contract(outputs=("keypoints",), decoder="argmax")
     joints = np.ones((1, 6, 3), np.float32)
-    assert disagreement(ModelOutput(None, joints), ModelOutput(None, joints), contract=contract) is None
-    moved = joints + np.array([0.5, 0, 0], np.float32)
-    assert "joints lie 0.5 px" in str(
-        disagreement(ModelOutput(None, moved), ModelOutput(None, joints), contract=contract)
-    )
+
+    def told(change: tuple[float, float, float]) -> str:
+        moved = joints + np.array(change, np.float32)
+        return str(disagreement(ModelOutput(None, moved), ModelOutput(None, joints), contract=contract))
+
+    assert told((0.0, 0.0, 0.0)) == "None"
+    assert "lies 0.5 px or more from" in told((0.5, 0.0, 0.0))
+    assert "scores differ by 0.01" in told((0.0, 0.0, 0.01))
+
+
+@pytest.mark.parametrize("name", ["cnn", "fpn", "cnn-int8"])
+def test_openvino_agrees_with_half_the_tolerance_on_rendered_people(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    path = Path(__file__).parents[2] / "exported" / f"{name}.onnx"
+    cpu, other = (load_backend(path, provider=provider, threads=1) for provider in ("cpu", "openvino"))
+    crops = person_crops(cpu.contract, 2)
+    half = {key: dataclasses.replace(each, cells=each.cells / 2, joints_px=each.joints_px / 2)
+            for key, each in TOLERANCES.items()}  # fmt: skip
+    monkeypatch.setattr("lbkit.runtime.agreement.TOLERANCES", half)
+    expected = cpu.run(crops)
+    assert disagreement(other.run(crops), expected, contract=cpu.contract) is None
+    assert "differ" in str(disagreement(other.run(crops[:, :, ::-1]), expected, contract=cpu.contract))
+
+
+def test_a_network_sees_the_rendered_people(toys: ModuleType) -> None:
+    path = Path(__file__).parents[2] / "exported" / "fpn.onnx"
+    estimator = PoseEstimator(load_backend(path, threads=1))
+    crops = person_crops(estimator.contract, 10)
+    assert crops.shape == (10, 256, 192, 3)
+    np.testing.assert_array_equal(crops[8:], crops[:2])
+    np.testing.assert_array_equal(crops[:3], person_crops(estimator.contract, 3))
+    scores = estimator.predict_input(list(crops[:4]))[..., 2]
+    assert scores.min() >= 0.3
 
 
 def test_sample_crops_are_the_same_each_time_and_differ_among_themselves(toys: ModuleType) -> None:
