@@ -1,4 +1,4 @@
-"""The pictures and boxes that could not be used, a JSON line each: part, source, kind, message."""
+"""The pictures and boxes that could not be used, a JSON line each: part, source, reason, message."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,19 +21,7 @@ from lbkit.evaluation.evaluate import ANNOTATED_BOXES
 from lbkit.evaluation.pck import PCK_NORMS
 from lbkit.runtime.loading import MODELS_VARIABLE
 
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-
-Eval = Callable[..., Outcome]
+Eval = Callable[..., Any]
 
 
 @pytest.fixture
@@ -52,14 +39,11 @@ def model(toy_model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evaluate(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Eval:
+def evaluate(root: Path, lbkit: Eval, monkeypatch: pytest.MonkeyPatch) -> Eval:
     monkeypatch.delenv("LBKIT_COCO", raising=False)
 
-    def call(*arguments: object, coco: Path | None = root) -> Outcome:
-        code = run(["eval", *map(str, arguments), *(["--coco", str(coco)] if coco else [])])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(code, captured.out, captured.err)
+    def call(*arguments: object, coco: Path | None = root) -> Any:
+        return lbkit("eval", *arguments, *(["--coco", coco] if coco else []))
 
     return call
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +20,6 @@ import numpy as np
 import pytest
 
 from lbkit.cli.infer import FORMAT_CHOICES
-from lbkit.cli.main import run
 from lbkit.core.geometry import ImageSize
 from lbkit.core.images import read_image, write_image
 from lbkit.core.results import RESULT_FORMATS
@@ -32,34 +30,16 @@ BOX = (40, 60, 190, 290)
 START = "from lbkit.cli.main import main; main()"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def errors(self) -> list[str]:
-        return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
-
-
-Infer = Callable[..., Outcome]
+Infer = Callable[..., Any]
 
 
 @pytest.fixture
-def infer(toy_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Infer:
+def infer(toy_model: Path, lbkit: Infer, monkeypatch: pytest.MonkeyPatch) -> Infer:
     """Run `lbkit infer` with the toy model, as the command line does."""
 
-    def call(*arguments: object, model: Path = toy_model, stdin: bytes = b"") -> Outcome:
+    def call(*arguments: object, model: Path = toy_model, stdin: bytes = b"") -> Any:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = run(["infer", *map(str, arguments), "--model", str(model)])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(code, captured.out, captured.err)
+        return lbkit("infer", *arguments, "--model", model)
 
     return call
 

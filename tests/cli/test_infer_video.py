@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lbkit.cli.main import run
 from lbkit.core.geometry import ImageSize
 from lbkit.core.images import write_image
 from lbkit.core.keypoints import LOWER_BODY_6
@@ -29,35 +27,14 @@ TIMES_S = [0.1, 0.14, 0.2, 0.4, 0.45]
 START = "from lbkit.cli.main import main; main()"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def errors(self) -> list[str]:
-        return [line.removeprefix("error: ") for line in self.err.splitlines() if line.startswith("error: ")]
-
-
-Infer = Callable[..., Outcome]
+Infer = Callable[..., Any]
 
 
 @pytest.fixture
-def infer(toy_model: Path, capsys: pytest.CaptureFixture[str]) -> Infer:
+def infer(toy_model: Path, lbkit: Infer) -> Infer:
     """Run `lbkit infer` with the toy model, as the command line does."""
 
-    def call(*arguments: object) -> Outcome:
-        code = run(["infer", *map(str, arguments), "--model", str(toy_model), "--threads", "1"])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(code, captured.out, captured.err)
-
-    return call
+    return lambda *arguments: lbkit("infer", *arguments, "--model", toy_model, "--threads", 1)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,7 @@ from lbkit.parity import check, samples  # noqa: E402
 REPOSITORY = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-
-Parity = Callable[..., Outcome]
+Parity = Callable[..., Any]
 
 
 @pytest.fixture
@@ -53,17 +42,10 @@ def wrong(model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def parity(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Parity:
+def parity(lbkit: Parity, monkeypatch: pytest.MonkeyPatch) -> Parity:
     monkeypatch.setenv(CHECKPOINTS_VARIABLE, str(REPOSITORY / "training" / "checkpoints"))
     monkeypatch.setattr("lbkit.parity.batches.DYNAMIC_BATCHES", (1, 2))
-
-    def call(*arguments: object) -> Outcome:
-        code = run(["parity-check", *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(code, captured.out, captured.err)
-
-    return call
+    return functools.partial(lbkit, "parity-check")
 
 
 def test_numbers_spelled_out_are_the_librarys() -> None:

@@ -80,7 +80,14 @@ class Running:
         """Send bytes as they are and return all that comes until the server closes."""
         with self.connect() as connection:
             connection.sendall(data)
-            return read_to_end(connection)
+            return self.read_to_end(connection)
+
+    @staticmethod
+    def read_to_end(connection: socket.socket) -> bytes:
+        data = b""
+        while chunk := connection.recv(65536):
+            data += chunk
+        return data
 
     @property
     def is_well(self) -> bool:
@@ -93,13 +100,6 @@ class Running:
 
 
 Start = Callable[..., Any]
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    data = b""
-    while chunk := connection.recv(65536):
-        data += chunk
-    return data
 
 
 @contextmanager

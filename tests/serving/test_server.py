@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -33,13 +34,6 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    data = b""
-    while chunk := connection.recv(65536):
-        data += chunk
-    return data
 
 
 class Gate:
@@ -233,7 +227,7 @@ def test_a_declared_length_beyond_the_limit_is_refused_before_it_is_sent(live: A
     with live.connect() as connection:
         head = f"POST {KEYPOINTS} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {10**12}\r\n\r\n"
         connection.sendall(head.encode())
-        answer = read_to_end(connection)
+        answer = live.read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'{"error": "the body is longer than 2 MiB; send less at once"}' in answer
 
@@ -306,15 +300,15 @@ def test_a_client_that_stops_sending_is_let_go(live: Any, sent: bytes) -> None:
     start = time.monotonic()
     with live.connect(timeout=10) as connection:
         connection.sendall(sent)
-        answer = read_to_end(connection) if sent else _read_until_reset(connection)
+        answer = live.read_to_end(connection) if sent else _read_until_reset(live, connection)
     assert time.monotonic() - start < 9
     assert not answer or answer.startswith(b"HTTP/1.1 408 ")
     assert bool(answer) == (b"\r\n\r\n" in sent)
 
 
-def _read_until_reset(connection: socket.socket) -> bytes:
+def _read_until_reset(live: Any, connection: socket.socket) -> bytes:
     try:
-        return read_to_end(connection)
+        return live.read_to_end(connection)
     except ConnectionResetError:
         return b""
 
@@ -521,6 +515,30 @@ def test_everything_wrong_at_once(live: Any, png: bytes) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(one, range(160)))
+
+
+def test_nothing_stays_open_after_bad_clients(start: Any, backend: OrtBackend, png: bytes) -> None:
+    def opened() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    with start(backend, transfer_timeout_s=1.0, batch_size=2) as run:
+        whole = b"POST /v1/keypoints?boxes=whole HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png) + png
+        with ThreadPoolExecutor(8) as pool:  # so that every worker is there
+            assert {answer.status for answer in pool.map(lambda _: run.post(KEYPOINTS, png), range(32))} == {200}
+        before = opened()
+        clients = [run.connect() for _ in range(60)]
+        for number, client in enumerate(clients):
+            client.sendall(whole[: (10, 60, 300, len(whole))[number % 4]])
+            if number % 3 == 0:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if number % 3 < 2:
+                client.close()
+        until(lambda: not run.server._server.server_state.connections)
+        for client in clients:
+            client.close()
+        assert run.is_well
+        until(lambda: all(now <= then for now, then in zip(opened(), before, strict=True)))
+        assert run.service.batcher.open_requests == 0
 
 
 def test_the_end_finishes_what_is_in_flight(start: Any, gate: Gate, png: bytes) -> None:
