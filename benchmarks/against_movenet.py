@@ -8,18 +8,17 @@ README of this folder.
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-from growth import machine_words, timed_machine
-from measures import Measure, replace_figures, table, write_json
+from machine import describe_machine
+from measures import Measure
 from numpy.typing import NDArray
+from publication import output_option, publish, readme_option, refuse_partial_readme, run_record, shown_command
 
 from lbkit.core.box_files import BoxTable, ImageBoxes, PersonBox
 from lbkit.core.coco import CocoPerson, read_coco
@@ -33,7 +32,6 @@ from lbkit.evaluation.pck import box_heights_px, pck, relative_distances
 from lbkit.evaluation.persons import CocoRoot
 from lbkit.runtime.loading import find_model, load_model
 
-README = Path(__file__).with_name("README.md")
 MARKS = "movenet"
 THRESHOLD = 0.05
 WARM_UP_PHOTOGRAPHS = 8
@@ -124,7 +122,7 @@ class PlainMoveNet:
 
 def lbkit_walk(model: str, provider: str) -> Callable[[People], Joints]:
     """Return lbkit's walk with a model, as `lbkit infer` takes it."""
-    estimator = load_model(model, provider=provider)
+    estimator = load_model(model, provider=provider, streams=None)
 
     def walk(people: People) -> Joints:
         joints: Joints = {}
@@ -238,20 +236,14 @@ def draw(points: Sequence[Point], peer: Point, path: Path) -> None:
 )
 @click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="How often each is timed.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N photographs.")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("build/against_movenet.json"),
-    show_default=True,
-    help="Where all values go; an older file is replaced.",
-)
+@output_option("against_movenet")
 @click.option(
     "--figure",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.svg|FILE.png",
     help="Draw accuracy against speed.",
 )
-@click.option("--readme", is_flag=True, help="Put the figures into the README of this folder.")
+@readme_option
 def main(
     *,
     models: tuple[str, ...],
@@ -264,9 +256,8 @@ def main(
     readme: bool,
 ) -> None:
     """Measure lbkit's MODELs against MoveNet over a COCO root; a model may name its provider, as fpn@openvino."""
-    if readme and limit is not None:
-        raise click.UsageError("--readme needs the whole run, without --limit.")
-    machine = timed_machine()
+    refuse_partial_readme(readme=readme, limit=limit)
+    machine = describe_machine()
     people = People.of(CocoRoot(coco), limit=limit)
     walks: dict[str, Callable[[People], Joints]] = {peer.stem: PlainMoveNet(peer, threads=thread_limits().threads)}
     for model in models:
@@ -275,30 +266,16 @@ def main(
         walks[label] = lbkit_walk(name, provider or "cpu")
     points = measure(walks, people, rounds=rounds)
     measures = to_measures(points, points[0])
-    click.echo(table(measures))
+    command = shown_command("against_movenet", *models, coco=coco, peer=peer, rounds=rounds, limit=limit, figure=figure)
     settings = {"people": len(people.listed), "photographs": len(people.by_path), "rounds": rounds, "data": coco.name}
-    document = _document(machine, settings, measures)
-    write_json(output, document)
     if figure is not None:
         draw(points, points[0], figure)
-    if readme:
-        replace_figures(README, _readme_block(document, measures, figure), name=MARKS)
-    click.echo(f"wrote {output}", err=True)
-
-
-def _document(machine: dict[str, Any], settings: dict[str, Any], measures: Sequence[Measure]) -> dict[str, Any]:
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": date, "machine": machine, "settings": settings, "figures": [each.to_dict() for each in measures]}
-
-
-def _readme_block(document: dict[str, Any], measures: Sequence[Measure], figure: Path | None) -> str:
-    settings = document["settings"]
-    head = (
-        f"`python benchmarks/against_movenet.py`, {document['date']}: {settings['people']} people on "
-        f"{settings['photographs']} photographs of {settings['data']}, {settings['rounds']} rounds"
-    )
-    shown = [] if figure is None else [f"![accuracy against speed]({figure.name})"]
-    return "\n\n".join([head, f"{machine_words(document['machine'])}.", table(measures), *shown])
+    notes = [
+        f"{settings['people']} people on {settings['photographs']} photographs of {coco.name}, {rounds} rounds.",
+        *([] if figure is None else [f"![accuracy against speed]({figure.name})"]),
+    ]
+    record = run_record(command, machine, settings=settings)
+    publish(record, measures, output=output, readme=readme, name=MARKS, notes=notes)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ What each figure means is in the README of this folder.
 
 from __future__ import annotations
 
-import datetime
-import os
 import sys
 import tempfile
 import time
@@ -20,19 +18,27 @@ from typing import Any
 
 import click
 import numpy as np
-from measures import Measure, replace_figures, table, write_json
+from machine import describe_machine
+from measures import Measure
 from picture_set import rendered_figures, repeat_pictures
+from publication import (
+    model_option,
+    output_option,
+    publish,
+    quick_option,
+    readme_option,
+    refuse_partial_readme,
+    run_record,
+    shown_command,
+)
 from whole_process import ProcessCost, lbkit_command, run_process
 
-from lbkit.cli.options import DEFAULT_MODEL
 from lbkit.core.backend import Backend
 from lbkit.core.threads import thread_limits
 from lbkit.runtime.agreement import sample_crops
 from lbkit.runtime.backends import load_backend
-from lbkit.runtime.doctor import describe_machine
 from lbkit.runtime.loading import find_model
 
-README = Path(__file__).with_name("README.md")
 MARKS = "growth"
 
 SETTLE_S = 0.01
@@ -193,55 +199,30 @@ SECTIONS: dict[str, Callable[[Bench], list[Measure]]] = {
 }
 
 
-def timed_machine() -> dict[str, Any]:
-    """Return what decides a timing besides the code, and what else was running before it."""
-    return describe_machine() | {"load_average": os.getloadavg()[0]}
-
-
-def machine_words(machine: dict[str, Any]) -> str:
-    """Return the machine of `timed_machine` in words."""
-    sets = machine["cpu"]["instruction_sets"] or {}
-    has = ", ".join(name for name, there in sets.items() if there) or "instruction sets unknown"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    load = f"load average before the run {machine['load_average']:.2f}"
-    return f"{machine['cpu']['model']} ({has}), {machine['threads']} threads, {machine['system']}; {versions}; {load}"
-
-
 @click.command()
-@click.option("--model", metavar="NAME|FILE", default=DEFAULT_MODEL, show_default=True, help="An exported model.")
+@model_option
 @click.option("--provider", default="cpu", show_default=True, help="Where it runs.")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.json",
-    default=Path("build/growth.json"),
-    show_default=True,
-    help="Where all values go; an older file is replaced.",
-)
+@output_option("growth")
 @click.option(
     "--section", "sections", multiple=True, type=click.Choice(list(SECTIONS)), help="Measure only this; repeatable."
 )
-@click.option("--quick", is_flag=True, help="A little of everything, to see that it runs; the figures mean nothing.")
-@click.option("--readme", is_flag=True, help="Put the figures into the README of this folder.")
+@quick_option
+@readme_option
 def main(*, model: str, provider: str, output: Path, sections: tuple[str, ...], quick: bool, readme: bool) -> None:
     """Measure how the cost grows with people, threads and pictures, and what a start costs."""
     chosen = [name for name in SECTIONS if not sections or name in sections]
-    if readme and (quick or len(chosen) < len(SECTIONS)):
-        raise click.UsageError("--readme needs the whole run, without --quick and --section.")
-    machine = timed_machine()
+    refuse_partial_readme(readme=readme, quick=quick, section=len(chosen) < len(SECTIONS))
+    machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="lbkit-growth-") as folder:
         bench = Bench(find_model(model).resolve(), provider, QUICK if quick else FULL, Path(folder))
         measures = [measure for name in chosen for measure in SECTIONS[name](bench)]
-    click.echo(table(measures))
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    command = shown_command(
+        "growth", model=model, provider=None if provider == "cpu" else provider, section=sections, quick=quick
+    )
     settings = {"model": bench.model.name, "provider": provider}
-    rows = [measure.to_dict() for measure in measures]
-    write_json(output, {"date": date, "machine": machine, "settings": settings, "figures": rows})
-    click.echo(f"wrote {output}", err=True)
-    if readme:
-        head = f"`python benchmarks/growth.py`, {date}, model {bench.model.name} on {provider}"
-        replace_figures(README, f"{head}\n\n{machine_words(machine)}.\n\n{table(measures)}", name=MARKS)
-        click.echo(f"wrote {README}", err=True)
+    notes = [f"Model {bench.model.name} on {provider}."]
+    record = run_record(command, machine, settings=settings)
+    publish(record, measures, output=output, readme=readme, name=MARKS, notes=notes)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ results are an error.
 
 from __future__ import annotations
 
-import datetime
 import json
-import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,21 +21,30 @@ import click
 import numpy as np
 from inference_parts import Apart, Spent, Whole, measure_apart, measure_whole, warm_up
 from machine import describe_machine, machine_words
-from measures import Measure, replace_figures, table, write_json
+from measures import Measure
 from numpy.typing import NDArray
-from picture_set import PictureSet, photographs, rendered_figures, repeat_pictures
+from picture_set import PictureSet, chosen_pictures, repeat_pictures
+from publication import (
+    model_option,
+    output_option,
+    photos_option,
+    publish,
+    quick_option,
+    readme_option,
+    refuse_partial_readme,
+    run_record,
+    shown_command,
+)
 from whole_process import ProcessCost, lbkit_command, run_process
 
-from lbkit.cli.options import DEFAULT_MODEL
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.pipeline import default_readers
 from lbkit.runtime.loading import find_model, load_model
 
-README = Path(__file__).with_name("README.md")
-
 HELP_TARGET_S = 0.2
 START_TARGET_S = 1.0
 RATIO_TARGET = 1.15
+MODEL_SHARE_TARGET = 0.85
 GROWTH_TARGET_PERCENT = 5.0
 
 MEMORY_PICTURES = 100
@@ -148,7 +155,7 @@ def _check_start(name: str, cost: ProcessCost) -> None:
 def measure_throughput(bench: Bench) -> list[Measure]:
     """Measure the parts, the library and the command in turn, in an order that turns round after each round."""
     paths = repeat_pictures(bench.pictures.paths, bench.folder / "throughput", bench.scale.pictures)
-    estimator = load_model(bench.model)
+    estimator = load_model(bench.model, streams=None)
     warm_up(estimator)
     rounds = []
     for index in range(bench.scale.rounds):
@@ -211,8 +218,10 @@ def _require_same(joints: NDArray[np.float64], others: NDArray[np.float64], who:
 
 
 def _throughput_measures(rounds: Sequence[Round], count: int) -> list[Measure]:
-    def measure(name: str, unit: str, value: Callable[[Round], float], target: float | None = None) -> Measure:
-        return Measure("throughput", name, unit, tuple(value(each) for each in rounds), target)
+    def measure(
+        name: str, unit: str, value: Callable[[Round], float], target: float | None = None, *, is_least: bool = False
+    ) -> Measure:
+        return Measure("throughput", name, unit, tuple(value(each) for each in rounds), target, is_least)
 
     return [
         measure("reading", "s", lambda each: each.apart.reading.wall),
@@ -224,6 +233,13 @@ def _throughput_measures(rounds: Sequence[Round], count: int) -> list[Measure]:
         measure("lbkit infer, less its start", "s", lambda each: each.command.wall),
         measure("run_inference, rate", "images/s", lambda each: count / each.in_process.spent.wall),
         measure("run_inference / sum", "", lambda each: each.in_process_ratio.wall, RATIO_TARGET),
+        measure(
+            "run_inference, share of the model's own rate",
+            "",
+            lambda each: each.apart.model.wall / each.in_process.spent.wall,
+            MODEL_SHARE_TARGET,
+            is_least=True,
+        ),
         measure("lbkit infer / sum", "", lambda each: each.command_ratio.wall, RATIO_TARGET),
         measure("processor time: sum", "s", lambda each: each.apart.sum.processor),
         measure("processor time: run_inference / sum", "", lambda each: each.in_process_ratio.processor),
@@ -272,12 +288,13 @@ SECTIONS: dict[str, Callable[[Bench], list[Measure]]] = {
 
 
 def _settings(bench: Bench) -> dict[str, Any]:
-    estimator = load_model(bench.model)
+    estimator = load_model(bench.model, streams=None)
     return {
         "model": bench.model.name,
         "weights": estimator.contract.weights_sha256[:12],
         "decoder": estimator.decoder,
         "batch_size": estimator.batch_size,
+        "streams": estimator.streams,
         "readers": default_readers(),
         "pictures": str(bench.pictures),
         "throughput_pictures": bench.scale.pictures,
@@ -287,81 +304,44 @@ def _settings(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _shown_command(model: str, photos: Path | None, *, flags: Sequence[str]) -> str:
-    """Return the command without the folders of this machine."""
-    words = ["python", "benchmarks/infer_cost.py"]
-    words += [] if model == DEFAULT_MODEL else ["--model", Path(model).name]
-    words += [] if photos is None else ["--photos", photos.resolve().name]
-    return shlex.join([*words, *flags])
-
-
-def _readme_block(document: dict[str, Any], measures: Sequence[Measure]) -> str:
-    settings = document["settings"]
-    return "\n\n".join(
-        [
-            f"`{document['command']}`, {document['date']}",
-            f"{machine_words(document['machine'])}.",
-            f"Model {settings['model']} (weights {settings['weights']}, decoder {settings['decoder']}), batches of "
-            f"{settings['batch_size']}, {settings['readers']} reading threads; {settings['pictures']}; "
-            f"{settings['rounds']} rounds over {settings['throughput_pictures']} pictures.",
-            table(measures),
-        ]
-    )
+def _notes(settings: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Model {settings['model']} (weights {settings['weights']}, decoder {settings['decoder']}), batches of "
+        f"{settings['batch_size']}, {settings['streams']} side by side, {settings['readers']} reading threads; "
+        f"{settings['pictures']}; {settings['rounds']} rounds over {settings['throughput_pictures']} pictures."
+    ]
 
 
 @click.command()
-@click.option("--model", metavar="NAME|FILE", default=DEFAULT_MODEL, show_default=True, help="An exported model.")
-@click.option(
-    "--photos",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Photographs to measure on.  [default: rendered figures]",
-)
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.json",
-    default=Path("build/infer_cost.json"),
-    show_default=True,
-    help="Where all values go; an older file is replaced.",
-)
+@model_option
+@photos_option
+@output_option("infer_cost")
 @click.option(
     "--section", "sections", multiple=True, type=click.Choice(list(SECTIONS)), help="Measure only this; repeatable."
 )
-@click.option("--quick", is_flag=True, help="A few pictures, to see that it runs; the figures mean nothing.")
-@click.option("--readme", is_flag=True, help="Put the figures into the README of this folder.")
+@quick_option
+@readme_option
 def main(
     *, model: str, photos: Path | None, output: Path, sections: tuple[str, ...], quick: bool, readme: bool
 ) -> None:
     """Measure what `lbkit infer` costs: start, throughput against its parts, memory."""
     chosen = [name for name in SECTIONS if not sections or name in sections]
-    if readme and (quick or len(chosen) < len(SECTIONS)):
-        raise click.UsageError("--readme needs the whole run, without --quick and --section.")
+    refuse_partial_readme(readme=readme, quick=quick, section=len(chosen) < len(SECTIONS))
     machine = describe_machine()
     click.echo(f"{machine_words(machine)}\n", err=True)
     with tempfile.TemporaryDirectory(prefix="lbkit-infer-cost-") as folder:
         bench = _prepare(model, photos, Path(folder), scale=QUICK if quick else FULL)
         measures = [measure for name in chosen for measure in SECTIONS[name](bench)]
         settings = _settings(bench)
-    flags = [*(f"--section={name}" for name in sections), *(["--quick"] if quick else [])]
-    document = {
-        "command": _shown_command(model, photos, flags=flags),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine,
-        "settings": settings,
-        "sections": {name: [each.to_dict() for each in measures if each.section == name] for name in chosen},
-    }
-    click.echo(table(measures))
-    write_json(output, document)
-    click.echo(f"wrote {output}", err=True)
-    if readme:
-        replace_figures(README, _readme_block(document, measures))
-        click.echo(f"wrote {README}", err=True)
+    command = shown_command("infer_cost", model=model, photos=photos, section=sections, quick=quick)
+    by_section = {name: [each.to_dict() for each in measures if each.section == name] for name in chosen}
+    record = run_record(command, machine, settings=settings, sections=by_section)
+    publish(record, measures, output=output, readme=readme, notes=_notes(settings))
 
 
 def _prepare(model: str, photos: Path | None, folder: Path, *, scale: Scale) -> Bench:
     click.echo("preparing pictures", err=True)
-    pictures = rendered_figures(folder, scale.pictures) if photos is None else photographs(photos, scale.pictures)
+    pictures = chosen_pictures(photos, folder, scale.pictures)
     return Bench(find_model(model).resolve(), pictures, scale, folder)
 
 

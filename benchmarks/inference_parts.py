@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,9 @@ from lbkit.core.backend import Backend, ModelOutput
 from lbkit.core.boxes import whole_image_box
 from lbkit.core.contract import ModelContract
 from lbkit.core.estimator import PoseEstimator
-from lbkit.core.geometry import CropTransform, ImageArray, ImageSize
-from lbkit.core.images import read_image
-from lbkit.core.pipeline import BoxPlan, default_readers, run_inference, single_threaded_opencv
+from lbkit.core.geometry import CropTransform, ImageArray
+from lbkit.core.images import Picture, read_picture
+from lbkit.core.pipeline import BoxPlan, default_readers, largest_reduction, run_inference, single_threaded_opencv
 from lbkit.core.preprocess import crop_person
 from lbkit.core.results import ImageResult
 
@@ -60,7 +61,7 @@ class Apart:
     Attributes:
         reading: To read all files, by as many threads as `run_inference` uses.
         warping: To cut every picture's one crop, by the same threads.
-        model: To run all batches in the model's own threads.
+        model: To run all batches, as many side by side as the model has streams.
         decoding: From heatmaps to joints in the picture; no part of the sum.
         joints: (N, K, 3) float64 x, y in image pixels and score.
     """
@@ -110,6 +111,7 @@ class _CountingBackend:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._lock = threading.Lock()
         self.crops = 0
 
     @property
@@ -117,16 +119,17 @@ class _CountingBackend:
         return self._backend.contract
 
     def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
-        self.crops += len(crops)
+        with self._lock:
+            self.crops += len(crops)
         return self._backend.run(crops)
 
 
 def warm_up(estimator: PoseEstimator) -> None:
-    """Run a full batch twice, because the first one also allocates memory."""
+    """Run a full batch twice in every stream, because the first one also allocates memory."""
     size = estimator.contract.input.size
     crops = [np.zeros((size.height, size.width, 3), np.uint8)] * estimator.batch_size
-    for _ in range(2):
-        estimator.predict_input(crops)
+    with ThreadPoolExecutor(estimator.streams) as pool:
+        list(pool.map(estimator.predict_input, [crops] * 2 * estimator.streams))
 
 
 def measure_apart(paths: Sequence[Path], estimator: PoseEstimator) -> Apart:
@@ -137,7 +140,7 @@ def measure_apart(paths: Sequence[Path], estimator: PoseEstimator) -> Apart:
         estimator: The model.
     """
     with single_threaded_opencv(), ThreadPoolExecutor(default_readers()) as pool:
-        reading = _measure_reading(paths, pool)
+        reading = _measure_reading(paths, estimator.contract, pool)
         warping, cuts = _measure_warping(paths, estimator.contract, pool)
     model, outputs = _measure_model(cuts, estimator)
     decoding, joints = _measure_decoding(cuts, outputs, estimator)
@@ -153,22 +156,24 @@ def measure_whole(paths: Sequence[Path], estimator: PoseEstimator, *, boxes: Box
         boxes: Where people are looked for.
     """
     backend = _CountingBackend(estimator.backend)
-    counting = PoseEstimator(backend, decoder=estimator.decoder, batch_size=estimator.batch_size)
+    counting = PoseEstimator(
+        backend, decoder=estimator.decoder, batch_size=estimator.batch_size, streams=estimator.streams
+    )
     watch = _Stopwatch()
     with watch.running():
         results = tuple(run_inference(paths, counting, boxes=boxes))
     return Whole(watch.spent, backend.crops, results)
 
 
-def _measure_reading(paths: Sequence[Path], pool: ThreadPoolExecutor) -> Spent:
+def _measure_reading(paths: Sequence[Path], contract: ModelContract, pool: ThreadPoolExecutor) -> Spent:
     watch = _Stopwatch()
     with watch.running():
-        sum(pool.map(_read_and_drop, paths))
+        sum(pool.map(lambda path: _read(path, contract).reduction, paths))
     return watch.spent
 
 
-def _read_and_drop(path: Path) -> int:
-    return read_image(path).shape[0]
+def _read(path: Path, contract: ModelContract) -> Picture:
+    return read_picture(path, wanted_reduction=lambda size: largest_reduction([whole_image_box(size)], contract))
 
 
 def _measure_warping(
@@ -176,23 +181,24 @@ def _measure_warping(
 ) -> tuple[Spent, list[Cut]]:
     """Return the time and the crops; the reading in between is not counted."""
 
-    def cut(image: ImageArray) -> Cut:
-        return crop_person(image, whole_image_box(ImageSize.of(image)), contract=contract)
+    def cut(picture: Picture) -> Cut:
+        box = whole_image_box(picture.size)
+        return crop_person(picture.pixels, box, contract=contract, reduction=picture.reduction)
 
     watch, cuts = _Stopwatch(), list[Cut]()
     for start in range(0, len(paths), HELD_PICTURES):
-        images = list(pool.map(read_image, paths[start : start + HELD_PICTURES]))
+        pictures = list(pool.map(lambda path: _read(path, contract), paths[start : start + HELD_PICTURES]))
         with watch.running():
-            cuts.extend(pool.map(cut, images))
+            cuts.extend(pool.map(cut, pictures))
     return watch.spent, cuts
 
 
 def _measure_model(cuts: Sequence[Cut], estimator: PoseEstimator) -> tuple[Spent, list[ModelOutput]]:
     crops, size = [crop for crop, _ in cuts], estimator.batch_size
     watch = _Stopwatch()
-    with watch.running():
+    with watch.running(), ThreadPoolExecutor(estimator.streams) as pool:
         starts = range(0, len(crops), size)
-        outputs = [estimator.backend.run(np.stack(crops[start : start + size])) for start in starts]
+        outputs = list(pool.map(lambda start: estimator.backend.run(np.stack(crops[start : start + size])), starts))
     return watch.spent, outputs
 
 

@@ -7,28 +7,34 @@ What each figure means is in the README of this folder.
 
 from __future__ import annotations
 
-import datetime
-import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
-from machine import describe_machine, machine_words
-from measures import Measure, replace_figures, table, write_json
-from picture_set import PictureSet, photographs, rendered_figures, repeat_pictures
+from machine import describe_machine
+from measures import Measure
+from picture_set import PictureSet, chosen_pictures, repeat_pictures
+from publication import (
+    model_option,
+    output_option,
+    photos_option,
+    publish,
+    quick_option,
+    readme_option,
+    refuse_partial_readme,
+    run_record,
+    shown_command,
+)
 
-from lbkit.cli.options import DEFAULT_MODEL
 from lbkit.core.pipeline import run_inference
 from lbkit.core.results import ImageResult
 from lbkit.runtime.loading import find_model, load_model
 from lbkit.scale.ray_job import RayPlan, Work, ray_inference
 from lbkit.scale.run import RunPlan, opened_run, run_parts
 
-README = Path(__file__).with_name("README.md")
 MARKS = "large_runs"
 DIFFERENT = 60
 WORKERS = 2
@@ -92,7 +98,7 @@ def timed(infer: Callable[[Iterator[Path]], Iterator[ImageResult]], plan: RunPla
 def measure(model: Path, pictures: PictureSet, scale: Scale, folder: Path) -> list[Measure]:
     """Run all ways in turns and return the figures."""
     links = repeat_pictures(pictures.paths, folder / "pictures", scale.pictures)
-    estimator = load_model(model)
+    estimator = load_model(model, streams=None)
     plain: list[float] = []
     parts: list[Timing] = []
     spread: list[Timing] = []
@@ -141,56 +147,33 @@ def _figures(scale: Scale, plain: list[float], parts: list[Timing], spread: list
 
 
 @click.command()
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE")
-@click.option("--photos", type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="FOLDER")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("build/large_runs.json"),
-    show_default=True,
-)
-@click.option("--quick", is_flag=True, help="A few pictures, to see that it runs; the figures mean nothing.")
-@click.option("--readme", is_flag=True, help="Put the figures into the README of this folder.")
+@model_option
+@photos_option
+@output_option("large_runs")
+@quick_option
+@readme_option
 def main(*, model: str, photos: Path | None, output: Path, quick: bool, readme: bool) -> None:
     """Measure what a run in parts and a Ray cluster cost."""
-    if readme and quick:
-        raise click.UsageError("--readme needs the whole run, without --quick.")
+    refuse_partial_readme(readme=readme, quick=quick)
     machine, scale = describe_machine(), QUICK if quick else FULL
     with tempfile.TemporaryDirectory(prefix="lbkit-large-runs-") as folder:
         count = min(DIFFERENT, scale.pictures)
-        pictures = rendered_figures(Path(folder), count) if photos is None else photographs(photos, count)
+        pictures = chosen_pictures(photos, Path(folder), count)
         rows = measure(find_model(model).resolve(), pictures, scale, Path(folder))
-    command = ["python", "benchmarks/large_runs.py"]
-    command += [] if model == DEFAULT_MODEL else ["--model", Path(model).name]
-    command += [] if photos is None else ["--photos", photos.resolve().name]
-    document = {
-        "command": shlex.join(command),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine,
-        "model": find_model(model).name,
-        "pictures": str(pictures),
-        "rounds": scale.rounds,
-        "count": scale.pictures,
-        "figures": [row.to_dict() for row in rows],
-    }
-    click.echo(table(rows))
-    write_json(output, document)
-    click.echo(f"wrote {output}", err=True)
-    if readme:
-        replace_figures(README, _readme_block(document, rows), name=MARKS)
-        click.echo(f"wrote {README}", err=True)
-
-
-def _readme_block(document: dict[str, Any], rows: Sequence[Measure]) -> str:
-    head = f"Model {document['model']}, whole picture as the box; {document['pictures']}"
-    return "\n\n".join(
-        [
-            f"`{document['command']}`, {document['date']}",
-            f"{machine_words(document['machine'])}.",
-            f"{head}, repeated to {document['count']}; {document['rounds']} rounds.",
-            table(rows),
-        ]
+    command = shown_command("large_runs", model=model, photos=photos, quick=quick)
+    record = run_record(
+        command,
+        machine,
+        model=find_model(model).name,
+        pictures=str(pictures),
+        rounds=scale.rounds,
+        count=scale.pictures,
     )
+    notes = [
+        f"Model {record['model']}, whole picture as the box; {pictures}, repeated to {scale.pictures}; "
+        f"{scale.rounds} rounds."
+    ]
+    publish(record, rows, output=output, readme=readme, name=MARKS, notes=notes)
 
 
 if __name__ == "__main__":

@@ -78,10 +78,22 @@ class Measure:
 
 def table(measures: Sequence[Measure]) -> str:
     """Return figures as a Markdown table whose columns also line up as plain text."""
-    rows = [_HEADER, *(measure.cells() for measure in measures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = [_line([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows]
-    return "\n".join([lines[0], _line(["-" * width for width in widths]), *lines[1:]])
+    return _aligned([_HEADER, *(measure.cells() for measure in measures)])
+
+
+def grid(measures: Sequence[Measure], *, corner: str) -> str:
+    """Return medians as a Markdown table with a row a figure and a column a section, both in the order first met.
+
+    Args:
+        measures: Figures of one unit.
+        corner: Heads the names of the figures, and says the unit.
+    """
+    sections = list(dict.fromkeys(measure.section for measure in measures))
+    medians = {(measure.name, measure.section): _digits(measure.median) for measure in measures}
+    names = dict.fromkeys(measure.name for measure in measures)
+    return _aligned(
+        [(corner, *sections), *((name, *(medians.get((name, each), "") for each in sections)) for name in names)]
+    )
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
@@ -114,6 +126,13 @@ def replace_figures(path: Path, block: str, *, name: str = FIGURES) -> None:
         raise click.ClickException(f"{path} should have {begin_mark} and after it {end_mark}")
     with atomic_path(path) as temporary:
         temporary.write_text(f"{before}{begin}\n{block.strip()}\n{end}{after}", encoding="utf-8")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a Markdown table, the first one its head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [_line([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows]
+    return "\n".join([lines[0], _line(["-" * width for width in widths]), *lines[1:]])
 
 
 def _line(cells: Sequence[str]) -> str:

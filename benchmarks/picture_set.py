@@ -41,6 +41,20 @@ class PictureSet:
         return f"{len(self.paths)} different {self.kind} of about {each}"
 
 
+def chosen_pictures(photos: Path | None, folder: Path, count: int) -> PictureSet:
+    """Take a folder's photographs, or render figures where none is given.
+
+    Args:
+        photos: The photographs.
+        folder: Where figures are written.
+        count: How many at most.
+
+    Raises:
+        ClickException: No photograph can be read.
+    """
+    return rendered_figures(folder, count) if photos is None else photographs(photos, count)
+
+
 def rendered_figures(folder: Path, count: int) -> PictureSet:
     """Render figures and write them as JPEG.
 

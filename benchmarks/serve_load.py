@@ -8,10 +8,8 @@ The load stays on loopback and is bounded in count and time. What each figure me
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import re
-import shlex
 import subprocess
 import tempfile
 import time
@@ -24,12 +22,22 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, machine_words
-from measures import Measure, replace_figures, table, write_json
-from picture_set import PictureSet, photographs, rendered_figures
+from machine import describe_machine
+from measures import Measure
+from picture_set import chosen_pictures
+from publication import (
+    model_option,
+    output_option,
+    photos_option,
+    publish,
+    quick_option,
+    readme_option,
+    refuse_partial_readme,
+    run_record,
+    shown_command,
+)
 from whole_process import environment, lbkit_command
 
-from lbkit.cli.options import DEFAULT_MODEL
 from lbkit.core.boxes import whole_image_box
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import ImageSize
@@ -37,7 +45,6 @@ from lbkit.core.images import decode_image
 from lbkit.core.preprocess import crop_person
 from lbkit.runtime.loading import find_model, load_model
 
-README = Path(__file__).with_name("README.md")
 MARKS = "serve_load"
 CLIENTS = (1, 8, 32)
 PICTURES = 40
@@ -180,7 +187,7 @@ def _rate(estimator: PoseEstimator, files: Sequence[bytes], count: int, *, toget
 
 def measure(model: Path, files: Sequence[bytes], scale: Scale) -> list[Round]:
     """Measure the library and the server in turn, in an order that turns round after each round."""
-    estimator = load_model(model)
+    estimator = load_model(model)  # what one caller has; the server runs batches side by side
     expected = [_joints(estimator, data) for data in files]
     rounds = []
     with running_server(model) as port:
@@ -244,65 +251,26 @@ def measures_of(rounds: Sequence[Round]) -> list[Measure]:
 
 
 @click.command()
-@click.option("--model", metavar="NAME|FILE", default=DEFAULT_MODEL, show_default=True, help="An exported model.")
-@click.option(
-    "--photos",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Photographs to send.  [default: rendered figures]",
-)
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.json",
-    default=Path("build/serve_load.json"),
-    show_default=True,
-    help="Where all values go; an older file is replaced.",
-)
-@click.option("--quick", is_flag=True, help="A few requests, to see that it runs; the figures mean nothing.")
-@click.option("--readme", is_flag=True, help="Put the figures into the README of this folder.")
+@model_option
+@photos_option
+@output_option("serve_load")
+@quick_option
+@readme_option
 def main(*, model: str, photos: Path | None, output: Path, quick: bool, readme: bool) -> None:
     """Measure what `lbkit serve` costs at 1, 8 and 32 clients on loopback."""
-    if readme and quick:
-        raise click.UsageError("--readme needs the whole run, without --quick.")
+    refuse_partial_readme(readme=readme, quick=quick)
     machine = describe_machine()
     scale = QUICK if quick else FULL
     with tempfile.TemporaryDirectory(prefix="lbkit-serve-load-") as folder:
         count = min(PICTURES, scale.requests)
-        pictures = rendered_figures(Path(folder), count) if photos is None else photographs(photos, count)
+        pictures = chosen_pictures(photos, Path(folder), count)
         files = [path.read_bytes() for path in pictures.paths]
         path = find_model(model).resolve()
         rows = measures_of(measure(path, files, scale))
-    command = ["python", "benchmarks/serve_load.py"]
-    command += [] if model == DEFAULT_MODEL else ["--model", Path(model).name]
-    command += [] if photos is None else ["--photos", photos.resolve().name]
-    document = {
-        "command": shlex.join(command),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine,
-        "model": path.name,
-        "pictures": str(pictures),
-        "requests": scale.requests,
-        "rounds": scale.rounds,
-        "figures": [row.to_dict() for row in rows],
-    }
-    click.echo(table(rows))
-    write_json(output, document)
-    click.echo(f"wrote {output}", err=True)
-    if readme:
-        replace_figures(README, _readme_block(document, rows, pictures), name=MARKS)
-        click.echo(f"wrote {README}", err=True)
-
-
-def _readme_block(document: dict[str, Any], rows: Sequence[Measure], pictures: PictureSet) -> str:
-    return "\n\n".join(
-        [
-            f"`{document['command']}`, {document['date']}",
-            f"{machine_words(document['machine'])}.",
-            f"Model {document['model']}; {pictures}; {document['rounds']} rounds of {document['requests']} requests.",
-            table(rows),
-        ]
-    )
+    command = shown_command("serve_load", model=model, photos=photos, quick=quick)
+    settings = {"model": path.name, "pictures": str(pictures), "requests": scale.requests, "rounds": scale.rounds}
+    notes = [f"Model {path.name}; {pictures}; {scale.rounds} rounds of {scale.requests} requests."]
+    publish(run_record(command, machine, **settings), rows, output=output, readme=readme, name=MARKS, notes=notes)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ frames is an error.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from measures import Measure, table, write_json
+from machine import describe_machine, machine_words
+from measures import Measure
+from publication import output_option, publish, run_record, shown_command
 from whole_process import lbkit_command, run_process
 
 from lbkit.core.boxes import person_box_from_joints
@@ -113,11 +114,11 @@ def measures(model: str, rounds: list[Round], frames: int) -> list[Measure]:
 @click.option("--model", "models", multiple=True, default=("fpn", "cnn"), help="A model's name or file; repeatable.")
 @click.option("--seconds", type=click.FloatRange(min=0.2), default=10.0, show_default=True, help="Length of the clip.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of each model.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("build/video_speed.json"), show_default=True)
+@output_option("video_speed")
 def main(models: tuple[str, ...], seconds: float, rounds: int, output: Path) -> None:
     """Measure, print a table and write every value."""
     frames = max(2, round(seconds * FRAMES_PER_S))
-    load = os.getloadavg()[0]
+    machine = describe_machine()
     larger = ImageSize(SIZE.height + 2 * MARGIN_PX, SIZE.width + 2 * MARGIN_PX)
     picture = random_figure(np.random.default_rng(4), larger, pose="standing", view="oblique", cropped_share=0.0).image
     found: list[Measure] = []
@@ -128,12 +129,9 @@ def main(models: tuple[str, ...], seconds: float, rounds: int, output: Path) -> 
         for model in models:
             done = measure(model, clip, start_clip, frames=frames, rounds=rounds)
             found += measures(Path(model).stem, done, frames)
-    click.echo(
-        f"{SIZE.width}x{SIZE.height}, {frames} frames, {rounds} rounds; load average before the run {load:.2f}\n"
-    )
-    click.echo(table(found))
-    document = {"load_average": load, "frames": frames, "figures": [item.to_dict() for item in found]}
-    write_json(output, document)
+    click.echo(f"{SIZE.width}x{SIZE.height}, {frames} frames, {rounds} rounds\n{machine_words(machine)}\n")
+    command = shown_command("video_speed", model=models, seconds=seconds, rounds=rounds)
+    publish(run_record(command, machine, frames=frames), found, output=output, readme=False)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lbkit.bench.cold import ColdStart, cold_start, to_dict
 from lbkit.bench.pictures import readable_pictures, rendered_pictures, run_once
 from lbkit.bench.runners import TORCH_RUNNERS, arithmetic_of, load_runner
-from lbkit.bench.timing import STAGES, StageTimes, time_stages
+from lbkit.bench.timing import STAGES, SideBySide, StageTimes, time_side_by_side, time_stages
 from lbkit.core.backend import Backend, ModelOutput
 from lbkit.core.boxes import whole_image_box
 from lbkit.core.contract import ModelContract
@@ -29,6 +29,7 @@ from lbkit.errors import ConfigError, LbkitError
 from lbkit.runtime.agreement import disagreement, person_crops
 from lbkit.runtime.backends import load_backend
 from lbkit.runtime.loading import find_model
+from lbkit.runtime.streams import SIDE_BY_SIDE
 
 DEFAULT_BATCHES = (1, 8, 32)
 COMPARED = 4
@@ -46,7 +47,7 @@ class BenchPlan:
         runners: Providers, and PyTorch's ways (`lbkit.bench.runners`).
         batches: People in a batch.
         seconds: How long each row is timed, about.
-        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
         pictures: A folder of photographs; rendered figures when None.
         cold: Whether to start a process of its own for each model and runner.
     """
@@ -79,6 +80,7 @@ class BenchRow:
         batch: People in a batch.
         times: What the stages took; None if there is a problem.
         cold: What a fresh process needed; None where it was not measured.
+        side_by_side: The model in several streams of the same threads; None where it takes one alone.
         problem: Why it was not measured; empty if it was.
         is_wrong: Whether the problem is that the answers are not the reference's.
     """
@@ -89,6 +91,7 @@ class BenchRow:
     batch: int
     times: StageTimes | None
     cold: ColdStart | None = None
+    side_by_side: SideBySide | None = None
     problem: str = ""
     is_wrong: bool = False
 
@@ -117,6 +120,7 @@ class BenchRow:
             "total_people_per_s": self.times.people_per_second("total"),
             "drift": self.times.drift,
             "cold": to_dict(self.cold),
+            "side_by_side": None if self.side_by_side is None else asdict(self.side_by_side),
         }
 
 
@@ -154,10 +158,11 @@ def _model_rows(plan: BenchPlan, model: str, pictures: Sequence[Path]) -> Iterat
             row = partial(BenchRow, model, contract.precision, name, batch)
             try:
                 times = _time_batches(backend, pictures, batch=batch, seconds=plan.seconds)
+                several = _time_streams(plan, path, name, crops, batch=batch)
             except LbkitError as error:  # out of memory, for example
                 yield row(None, problem=str(error))
             else:
-                yield row(times, cold)
+                yield row(times, cold, several)
 
 
 def _time_batches(backend: Backend, pictures: Sequence[Path], *, batch: int, seconds: float) -> StageTimes:
@@ -168,6 +173,20 @@ def _time_batches(backend: Backend, pictures: Sequence[Path], *, batch: int, sec
         return run_once(estimator, pictures, first=next(first), count=batch)
 
     return time_stages(run, people=batch, seconds=seconds)
+
+
+def _time_streams(
+    plan: BenchPlan, path: Path, runner: str, crops: NDArray[np.uint8], *, batch: int
+) -> SideBySide | None:
+    """Time the model alone as `lbkit infer` runs it over many pictures, if that is in more than one stream."""
+    if runner not in SIDE_BY_SIDE:
+        return None
+    backend = load_backend(path, provider=runner, threads=plan.threads, streams=None)
+    if backend.streams == 1:
+        return None
+    given = np.resize(crops, (batch, *crops.shape[1:]))
+    run = partial(backend.run, given)
+    return time_side_by_side(run, streams=backend.streams, people=batch, seconds=plan.seconds)
 
 
 class _WrongAnswerError(LbkitError):

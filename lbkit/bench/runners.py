@@ -25,7 +25,7 @@ def load_runner(path: Path, runner: str, *, threads: int | None) -> Backend:
     Args:
         path: An ONNX file exported by lbkit.
         runner: A provider, or one of `TORCH_RUNNERS`.
-        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
 
     Raises:
         LbkitError: It cannot be run so.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,43 @@ class StageTimes:
         model = self.of("model")
         window = max(1, len(model) // 4)
         return float(np.median(model[-window:]) / np.median(model[:window])) - 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """The model alone in several streams.
+
+    Attributes:
+        streams: Runs side by side.
+        people_per_second: Of all streams together.
+    """
+
+    streams: int
+    people_per_second: float
+
+
+def time_side_by_side(run: Callable[[], object], *, streams: int, people: int, seconds: float) -> SideBySide:
+    """Run a batch again and again in each of several threads.
+
+    Args:
+        run: Runs the model on a batch once; called from `streams` threads.
+        streams: Threads.
+        people: People in a batch.
+        seconds: For about so long, after one run in each thread, and at least once more in each.
+    """
+
+    def work(until: float) -> int:
+        count = 0
+        while count == 0 or time.perf_counter() < until:
+            run()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(streams) as pool:
+        list(pool.map(work, [0.0] * streams))
+        started = time.perf_counter()
+        runs = sum(pool.map(work, [started + seconds] * streams))
+        return SideBySide(streams, people * runs / (time.perf_counter() - started))
 
 
 def time_stages(run: Callable[[], tuple[float, ...]], *, people: int, seconds: float) -> StageTimes:

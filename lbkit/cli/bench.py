@@ -36,6 +36,7 @@ COLUMNS = (
     "decode",
     "total",
     "people/s",
+    "in streams",
     "drift",
     "cold",
     "memory",
@@ -121,8 +122,9 @@ def bench(ctx: click.Context, /, *, models: tuple[str, ...], as_json: bool, **ch
 
     A row is a model on a provider with a batch size. Times are milliseconds a batch: read, warp, model, decode one
     after the other; medians, and the model's 95th and 99th percentile too. people/s is the model alone, then all
-    stages. drift compares the model's last runs with its first; cold is a fresh process until its first answer, memory
-    the most it held.
+    stages; in streams is the model alone with a run in each of as many streams as there are threads, as `lbkit infer`
+    runs it over many pictures. drift compares the model's last runs with its first; cold is a fresh process until its
+    first answer, memory the most it held.
 
     Before a row is timed its answers are compared with those of the same file in ONNX Runtime on the CPU; where they
     differ beyond what the file's precision allows, the exit code is 3.
@@ -188,10 +190,11 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
     model = [f"{times.percentile_ms('model', percent):.1f}" for percent in (50, 95, 99)]
     ends = [f"{times.percentile_ms(stage, 50):.1f}" for stage in ("decode", "total")]
     rate = f"{times.people_per_second('model'):.1f} / {times.people_per_second('total'):.1f}"
+    several = "" if row.side_by_side is None else f"{row.side_by_side.people_per_second:.1f}"
     cold = "" if row.cold is None else f"{row.cold.first_answer_s:.2f} s"
     peak = None if row.cold is None else row.cold.peak_bytes
     memory = "" if peak is None else f"{peak / 1e6:.0f} MB"
-    return (*head, *stages, *model, *ends, rate, f"{100 * times.drift:+.0f} %", cold, memory)
+    return (*head, *stages, *model, *ends, rate, several, f"{100 * times.drift:+.0f} %", cold, memory)
 
 
 def _print_rows(rows: list[BenchRow]) -> None:

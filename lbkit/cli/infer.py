@@ -34,6 +34,7 @@ from lbkit.cli.options import (
     is_quiet,
     model_option,
     provider_option,
+    streams_option,
     threads_option,
 )
 from lbkit.cli.report import RunReport, native_stderr_silenced
@@ -150,6 +151,7 @@ class _Request:
 @decoder_option
 @batch_size_option
 @threads_option
+@streams_option
 @force_option
 @click.pass_context
 def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | None, **chosen: Any) -> None:
@@ -162,12 +164,14 @@ def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | No
 
     A picture or box that cannot be used is reported, the others are still delivered, and the exit code is 1.
     """
-    runtime = {name: chosen.pop(name) for name in ("provider", "decoder", "batch_size", "threads")}
+    runtime = {name: chosen.pop(name) for name in ("provider", "decoder", "batch_size", "threads", "streams")}
     stride, show = chosen.pop("stride"), chosen.pop("show")
     run = RunOptions.taken_from(chosen)
     draws = chosen["draw"] is not None or chosen["heatmaps"] is not None
     is_run = is_run_folder(chosen["output"]) and not chosen_videos(chosen["sources"])
     run.check(is_folder=is_run, result_format=result_format, boxes=chosen["boxes"], draws=draws)
+    if run.engine == "ray" and runtime["streams"] is not None:
+        raise click.UsageError("--streams does not go with --engine ray: give --cpus-per-actor.")
     if is_run:
         ctx.exit(_infer_into_folder(run, result_format, chosen, model=model, runtime=runtime))
     request = _checked_request(result_format=result_format, **chosen)
@@ -194,7 +198,9 @@ def _infer_videos(
     shared = {name: getattr(request, name) for name in ("boxes", "format", "output", "draw", "min_score", "force")}
     wanted = VideoRequest(sources=videos, stride=stride, show=show, **shared)
     check_video_options(wanted, heatmaps=request.heatmaps, recursive=request.recursive)
-    return infer_videos(wanted, model=model, runtime=runtime)
+    if runtime["streams"] not in (None, 1):
+        raise click.UsageError("--streams is for pictures: a video's next frame waits for the joints of the last.")
+    return infer_videos(wanted, model=model, runtime=runtime | {"streams": 1})
 
 
 def _infer_into_folder(
@@ -276,13 +282,16 @@ def _check_output(output: Path | None, boxes: str) -> None:
 
 def _box_plan(boxes: str, runtime: dict[str, Any]) -> BoxPlan:
     from lbkit.core.box_files import read_coco_boxes, read_csv_boxes
+    from lbkit.core.pipeline import default_readers
+    from lbkit.core.threads import checked_threads
 
     if boxes == "whole":
         return "whole"
     if boxes == "auto":
         return "auto"
     if boxes.startswith(DETECTOR_PREFIX):
-        return load_detector(boxes, runtime)
+        side_by_side = max(1, checked_threads(runtime["threads"]) // default_readers())
+        return load_detector(boxes, runtime | {"threads": side_by_side})  # each reader runs it
     if boxes.startswith(COCO_PREFIX):
         return read_coco_boxes(Path(boxes.removeprefix(COCO_PREFIX)))
     return read_csv_boxes(Path(boxes))

@@ -87,16 +87,24 @@ threads_option = click.option(
     "--threads",
     type=click.IntRange(1, MAX_THREADS),
     metavar="N",
-    help="Threads inside the model.  [default: what CPU affinity and cgroup grant]",
+    help="Threads of the model.  [default: what CPU affinity and cgroup grant]",
+)
+
+streams_option = click.option(
+    "--streams",
+    type=click.IntRange(1, MAX_THREADS),
+    metavar="N",
+    help="Batches that run side by side and share the threads; 1 ends a single batch soonest.  [default: a thread each "
+    "on a CPU, 1 on a GPU]",
 )
 
 batch_size_option = click.option(
     "--batch-size",
     type=click.IntRange(1, MAX_BATCH_SIZE),
-    default=8,
-    show_default=True,
+    default=None,
     metavar="N",
-    help="People that run through the model at once; halved where the memory does not hold them.",
+    help="People that run through the model at once; halved where the memory does not hold them.  [default: 8, or 4 in "
+    "each of several streams]",
 )
 
 decoder_option = click.option(

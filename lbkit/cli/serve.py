@@ -15,6 +15,7 @@ from lbkit.cli.options import (
     decoder_option,
     is_quiet,
     provider_option,
+    streams_option,
     threads_option,
 )
 
@@ -52,6 +53,7 @@ _Size = _PositiveNumber(min=0, min_open=True)
 @decoder_option
 @batch_size_option
 @threads_option
+@streams_option
 @click.option(
     "--max-delay",
     type=click.FloatRange(min=0),
@@ -134,15 +136,18 @@ def _service(model: str, chosen: dict[str, Any]) -> KeypointService:
     from lbkit.serving.service import KeypointService
 
     path = find_model(model)
-    backend = load_backend(path, provider=chosen["provider"], threads=chosen["threads"])
-    return KeypointService(backend, name=path.stem, decoder=chosen["decoder"], limits=_limits(chosen))
+    placed = {name: chosen[name] for name in ("provider", "threads", "streams")}
+    backend = load_backend(path, **placed)
+    limits = _limits(chosen, streams=backend.streams)
+    return KeypointService(backend, name=path.stem, decoder=chosen["decoder"], limits=limits)
 
 
-def _limits(chosen: dict[str, Any]) -> ServingLimits:
+def _limits(chosen: dict[str, Any], *, streams: int) -> ServingLimits:
+    from lbkit.core.estimator import default_batch_size
     from lbkit.serving.limits import ServingLimits
 
     return ServingLimits(
-        batch_size=chosen["batch_size"],
+        batch_size=chosen["batch_size"] or default_batch_size(streams),
         max_delay_s=chosen["max_delay"] / 1000,
         max_queue=chosen["max_queue"],
         max_people=chosen["max_people"],

@@ -53,6 +53,11 @@ class RuntimeBackend(Backend, Protocol):
         """The provider's name as the command line spells it."""
         ...
 
+    @property
+    def streams(self) -> int:
+        """Runs that go side by side when they come from as many threads."""
+        ...
+
     def run_input(self, tensor: NDArray[Any]) -> ModelOutput:
         """Run the model on a tensor as its file takes it.
 

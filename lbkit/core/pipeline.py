@@ -36,7 +36,8 @@ BoxPlan = BoxTable | PersonDetector | Literal["whole", "auto"]
 """Where people are looked for: in a file's or a detector's boxes, on the whole picture, or in a box found by the model
 itself."""
 
-MAX_READERS = 4
+MAX_READERS = 8
+"""Each holds a decoded picture, of 600 MB at worst."""
 
 HELD_BYTES = 256 * 2**20
 """Pictures held at once, read ahead or waiting for their people, stay about within this; one is always allowed."""
@@ -44,8 +45,8 @@ HELD_BYTES = 256 * 2**20
 REDUCTIONS = (8, 4, 2)
 MAX_REDUCED_SCALE = 0.5
 """A JPEG is decoded at 1/8, 1/4 or 1/2 of its size where every crop still has two of its pixels or more a side for one.
-With 1 to 1.4 for one (29 people of the val2017 subset), the joints moved by 0.53 (fpn) and 0.25 (cnn) input pixels in
-the median, and PCK@0.05 stayed the same."""
+On the photographs of the val2017 subset enlarged five times, 75 of 157 were then read reduced, and PCK@0.05 went from
+0.521 to 0.522 (fpn-int8) and stayed at 0.265 (cnn-int8); with one pixel for one it fell to 0.517 and 0.264."""
 
 SEARCHED_SHARE = 1 / 3
 """A person who is looked for should be seen whole pixel by pixel down to this share of the picture's sides; for smaller
@@ -66,9 +67,10 @@ def run_inference(
 ) -> Iterator[ImageResult]:
     """Find the joints of the people on many pictures, in the order given.
 
-    Pictures are read and warped by threads while the model runs in the caller's; memory does not grow with their
-    number. What is wrong with a picture or box is in its result, and the others go on. While this runs, OpenCV's own
-    threads are switched off, because the pictures themselves are spread over threads.
+    Pictures are read and warped by some threads while others run the model, a batch in each of the estimator's
+    streams; memory does not grow with their number. What is wrong with a picture or box is in its result, and the
+    others go on. While this runs, OpenCV's own threads are switched off, because the pictures themselves are spread
+    over threads.
 
     Args:
         pictures: Paths, or errors to be passed on in their place (see `find_pictures`).
@@ -91,19 +93,32 @@ def run_inference(
         )
     keeps_pixels = keep_images or boxes == "auto"
     loader = _Loader(estimator.contract, boxes, keeps_pixels=keeps_pixels, reduces=not keep_images)
-    batcher = _Batcher(estimator, keep_images=keep_images, keep_heatmaps=keep_heatmaps)
     count = readers or default_readers()
-    with single_threaded_opencv(), ThreadPoolExecutor(count, "lbkit-reader") as pool:
-        ahead = count + estimator.batch_size
+    with (
+        single_threaded_opencv(),
+        ThreadPoolExecutor(count, "lbkit-reader") as pool,
+        _Batcher(estimator, keep_images=keep_images, keep_heatmaps=keep_heatmaps) as batcher,
+    ):
+        ahead = count + estimator.batch_size * estimator.streams
         loaded = map_ahead(pool, loader.load, pictures, ahead=lambda: loader.ahead(ahead))
         for job in loaded:
             batcher.admit(job)
-            while batcher.is_full:
-                batcher.run_batch()
+            batcher.run_full()
             yield from batcher.finished()
-        while batcher.has_crops:
-            batcher.run_batch()
+        while batcher.is_busy:
+            batcher.run_on()
             yield from batcher.finished()
+
+
+def largest_reduction(boxes_xyxy: Iterable[ArrayLike], contract: ModelContract) -> int:
+    """Return how far a picture may be reduced while it is read, for the people in some boxes: 1, 2, 4 or 8.
+
+    Args:
+        boxes_xyxy: (4,) boxes in edge coordinates of the whole picture.
+        contract: The model's contract.
+    """
+    scales = [_crop_scale(box, contract) for box in boxes_xyxy]
+    return next((r for r in REDUCTIONS if all(scale * r <= MAX_REDUCED_SCALE for scale in scales)), 1)
 
 
 def map_ahead(
@@ -222,8 +237,7 @@ class _Loader:
         else:
             share = SEARCHED_SHARE if self._boxes == "auto" else 1.0
             boxes = [(0.0, 0.0, size.width * share, size.height * share)]
-        scales = [_crop_scale(box, self._contract) for box in boxes]
-        return next((r for r in REDUCTIONS if all(scale * r <= MAX_REDUCED_SCALE for scale in scales)), 1)
+        return largest_reduction(boxes, self._contract)
 
     def _place_people(self, job: _Job, image: ImageArray) -> None:
         assert job.size is not None  # that of the picture, of which `image` may be a reduction
@@ -281,8 +295,20 @@ def _checked(
     return good, problems
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A batch under way."""
+
+    cuts: list[_Cut]
+    answer: Future[tuple[NDArray[np.float64], ModelOutput]]
+
+
 class _Batcher:
-    """Gathers people from picture after picture, runs full batches, and gives the pictures back in order."""
+    """Gathers people from picture after picture, runs full batches, and gives the pictures back in order.
+
+    Batches run in threads, as many side by side as the estimator has streams. Their answers are taken in the order in
+    which they were begun, so that which people share a batch does not depend on chance. To be left as a context.
+    """
 
     def __init__(self, estimator: PoseEstimator, *, keep_images: bool, keep_heatmaps: bool) -> None:
         self._estimator = estimator
@@ -291,15 +317,36 @@ class _Batcher:
         self._jobs: deque[_Job] = deque()
         self._cuts: deque[_Cut] = deque()
         self._held_bytes = 0
+        self._flights: deque[_Flight] = deque()
+        self._most_flights = 2 * estimator.streams  # one to go on with in each stream
+        self._pool = ThreadPoolExecutor(estimator.streams, "lbkit-model")
+
+    def __enter__(self) -> _Batcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
     @property
-    def has_crops(self) -> bool:
-        return bool(self._cuts)
+    def is_busy(self) -> bool:
+        return bool(self._cuts or self._flights)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether to run a batch now: there are enough people for one, or the pictures that wait are too large."""
-        return len(self._cuts) >= self._estimator.batch_size or (self.has_crops and self._held_bytes > HELD_BYTES)
+    def run_full(self) -> None:
+        """Begin batches while there are people enough for one, or while the pictures that wait are too large."""
+        while True:
+            is_heavy = self._held_bytes > HELD_BYTES
+            if len(self._cuts) >= self._estimator.batch_size or (self._cuts and is_heavy):
+                self._begin()
+            elif self._flights and is_heavy:
+                self._take_oldest()
+            else:
+                return
+
+    def run_on(self) -> None:
+        """Begin what there is as long as a stream has nothing to do, and take the oldest answer."""
+        while self._cuts and len(self._flights) < self._estimator.streams:
+            self._begin()
+        self._take_oldest()
 
     def admit(self, job: _Job) -> None:
         self._jobs.append(job)
@@ -307,11 +354,19 @@ class _Batcher:
         job.cuts = []
         self._held_bytes += job.held_bytes
 
-    def run_batch(self) -> None:
-        """Run the model on as many waiting crops as a batch holds."""
+    def _begin(self) -> None:
+        """Run the model on as many waiting crops as a batch holds, once fewer batches than allowed are under way."""
+        if len(self._flights) >= self._most_flights:
+            self._take_oldest()
         batch = [self._cuts.popleft() for _ in range(min(len(self._cuts), self._estimator.batch_size))]
-        keypoints, output = self._estimator.predict_batch([cut.crop for cut in batch], [cut.transform for cut in batch])
-        for row, cut in enumerate(batch):
+        crops, transforms = [cut.crop for cut in batch], [cut.transform for cut in batch]
+        answer = self._pool.submit(self._estimator.predict_batch, crops, transforms)
+        self._flights.append(_Flight(batch, answer))
+
+    def _take_oldest(self) -> None:
+        flight = self._flights.popleft()
+        keypoints, output = flight.answer.result()
+        for row, cut in enumerate(flight.cuts):
             self._take(cut, keypoints[row], output, row)
 
     def finished(self) -> Iterator[ImageResult]:

@@ -41,6 +41,7 @@ def sidecar_record(
             "decode": options.decoder or "none",
             "keep_heatmaps": options.keep_heatmaps,
             "simplify": options.simplify,
+            "subpixel": options.subpixel,
         },
         "versions": _versions(simplified=options.simplify),
         "contract": record_to_mapping(contract),

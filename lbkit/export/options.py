@@ -29,6 +29,8 @@ class ExportOptions:
         decoder: The decoder inside the graph; None leaves the heatmaps to the host.
         keep_heatmaps: Also put out the heatmaps when the graph decodes.
         simplify: Run onnxsim over the graph.
+        subpixel: Write deconvolutions as convolutions (`lbkit.export.subpixel`), faster on ONNX Runtime's CPU
+            and slower in OpenVINO.
         opset: Version of the ONNX operators.
     """
 
@@ -36,6 +38,7 @@ class ExportOptions:
     decoder: DecoderName | None = None
     keep_heatmaps: bool = False
     simplify: bool = True
+    subpixel: bool = False
     opset: int = DEFAULT_OPSET
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from lbkit.export.metadata import embed_contract, sidecar_record
 from lbkit.export.onnx_export import drop_outputs, export_graph
 from lbkit.export.options import ExportOptions
 from lbkit.export.simplify import simplify_graph
+from lbkit.export.subpixel import rewrite_deconvolutions
 from lbkit.export.verification import (
     BATCHES,
     BatchAgreement,
@@ -168,6 +169,8 @@ def _graph(network: nn.Module, contract: ModelContract, options: ExportOptions, 
     if options.simplify:
         with clock.stage("simplify"):
             model = simplify_graph(model)
+    if options.subpixel and not rewrite_deconvolutions(model):
+        log.warning("%s has no deconvolution, so subpixel changes nothing", contract.model)
     drop_outputs(model, keep=contract.outputs)
     embed_contract(model, contract)
     return model

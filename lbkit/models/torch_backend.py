@@ -41,5 +41,5 @@ class TorchBackend:
         return ModelOutput(heatmaps=heatmaps.float().cpu().numpy(), keypoints=None)
 
     def compile(self) -> None:
-        """Compile the network with `torch.compile`; the first run of each batch size then takes long."""
-        self._module.compile()
+        """Compile the network with `torch.compile`, for each batch size apart, whose first run then takes long."""
+        self._module.compile(dynamic=False, fullgraph=True)

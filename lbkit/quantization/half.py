@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from lbkit.errors import ModelError
-from lbkit.quantization.graph_edit import GraphEdit, sort_nodes
+from lbkit.export.graph_edit import GraphEdit, sort_nodes
 from lbkit.quantization.integer_ends import HEATMAPS
 
 RESIZING = ("Resize", "Upsample", "GridSample")

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from lbkit.quantization.graph_edit import GraphEdit, attribute
+from lbkit.export.graph_edit import GraphEdit, attribute
 
 CENTERED = "images.centered"
 """The tensor of pixels less `zero_point`, which the quantiser is told to keep at step 1."""

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from lbkit.core.contract import InputSpec
 from lbkit.core.geometry import ImageArray
 from lbkit.errors import ModelError
+from lbkit.export.graph_edit import GraphEdit, sort_nodes
+from lbkit.export.subpixel import rewrite_deconvolutions
 from lbkit.export.verification import input_tensor
-from lbkit.quantization.graph_edit import GraphEdit, sort_nodes
 from lbkit.quantization.integer_ends import (
     CENTERED,
     bypass_float_pixels,
@@ -33,7 +34,6 @@ from lbkit.quantization.integer_ends import (
     nodes_behind,
     rewrite_head,
 )
-from lbkit.quantization.subpixel import rewrite_deconvolutions
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ WORTH = 0.95
 _SINGLE_SYSTEM: tuple[OrtProviderName, ...] = ("coreml", "directml")
 
 
-def load_fastest(path: Path, *, threads: int | None = None) -> RuntimeBackend:
+def load_fastest(path: Path, *, threads: int | None = None, streams: int | None = 1) -> RuntimeBackend:
     """Load a model on the fastest provider that agrees with the CPU.
 
     Candidates are those whose libraries are installed and that compute in the file's own precision: `openvino-bf16` is
@@ -46,25 +47,27 @@ def load_fastest(path: Path, *, threads: int | None = None) -> RuntimeBackend:
 
     Args:
         path: An ONNX file exported by lbkit.
-        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
+        streams: Runs that go side by side; None for as many as serve each provider best.
 
     Raises:
         LbkitError: The model does not load on the CPU either.
     """
     path = Path(path)
-    cpu = None if path.is_file() else load_on(path, provider="cpu", threads=threads)  # raises: there is no such file
-    circumstances = Circumstances.here(path, threads=checked_threads(threads))
+    load = partial(load_on, path, threads=threads, streams=streams)
+    cpu = None if path.is_file() else load(provider="cpu")  # raises: there is no such file
+    circumstances = Circumstances.here(path, threads=checked_threads(threads), streams=streams)
     known = recall(circumstances)
     if known is not None:
         try:
-            backend = load_on(path, provider=known, threads=threads)
+            backend = load(provider=known)
         except LbkitError as error:
             logger.info("provider auto: %s was chosen before and fails now (%s)", known, error)
         else:
             logger.info("provider auto: %s, as chosen before", known)
             return backend
-    cpu = cpu or load_on(path, provider="cpu", threads=threads)
-    agreeing, failed = _agreeing(path, cpu, threads)
+    cpu = cpu or load(provider="cpu")
+    agreeing, failed = _agreeing(cpu, load)
     chosen = _fastest([cpu, *agreeing])
     if not failed:  # a GPU whose memory another program holds may be free the next time
         remember(circumstances, _name(chosen))
@@ -87,7 +90,9 @@ def candidates() -> list[ProviderName]:
     return found
 
 
-def _agreeing(path: Path, cpu: RuntimeBackend, threads: int | None) -> tuple[list[RuntimeBackend], list[ProviderName]]:
+def _agreeing(
+    cpu: RuntimeBackend, load: Callable[..., RuntimeBackend]
+) -> tuple[list[RuntimeBackend], list[ProviderName]]:
     """Load the candidates that give the CPU's answers, and name those that do not run; what is wrong is logged."""
     crops = person_crops(cpu.contract, COMPARED)
     expected = cpu.run(crops)
@@ -95,7 +100,7 @@ def _agreeing(path: Path, cpu: RuntimeBackend, threads: int | None) -> tuple[lis
     failed: list[ProviderName] = []
     for name in candidates():
         try:
-            backend = load_on(path, provider=name, threads=threads)
+            backend = load(provider=name)
             problem = disagreement(backend.run(crops), expected, contract=cpu.contract)
         except LbkitError as error:
             logger.warning("provider auto: not %s, because %s", name, error)
@@ -109,12 +114,16 @@ def _agreeing(path: Path, cpu: RuntimeBackend, threads: int | None) -> tuple[lis
 
 
 def _fastest(backends: list[RuntimeBackend]) -> RuntimeBackend:
-    """Return the fastest of some backends, the CPU's being the first."""
+    """Return the backend that does most crops a second, the CPU's being the first.
+
+    A run is timed alone: streams of one thread each hardly slow each other.
+    """
     if len(backends) == 1:
         logger.info("provider auto: %s, the only one that runs here", backends[0].provider)
         return backends[0]
     crops = sample_crops(backends[0].contract, BATCH)
-    seconds = time_in_turn([_runner(backend, crops) for backend in backends])
+    alone = time_in_turn([_runner(backend, crops) for backend in backends])
+    seconds = [took / backend.streams for took, backend in zip(alone, backends, strict=True)]
     told = ", ".join(f"{each.provider} {1e3 * took:.1f} ms" for each, took in zip(backends, seconds, strict=True))
     best = int(np.argmin(seconds))
     chosen = backends[best if seconds[best] <= WORTH * seconds[0] else 0]

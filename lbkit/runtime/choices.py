@@ -33,7 +33,8 @@ class Circumstances:
     Attributes:
         model: SHA-256 of the file.
         cpu: The processor and its instruction sets.
-        threads: Threads inside the model.
+        threads: Threads of the model.
+        streams: Runs side by side, as asked for.
         gpu: The GPU, if there is one.
         versions: Those of lbkit and the runtimes.
     """
@@ -41,11 +42,12 @@ class Circumstances:
     model: str
     cpu: str
     threads: int
+    streams: int | None
     gpu: str | None
     versions: str
 
     @classmethod
-    def here(cls, model: Path, *, threads: int) -> Circumstances:
+    def here(cls, model: Path, *, threads: int, streams: int | None) -> Circumstances:
         """Return those of a model on this machine."""
         cpu = read_cpu_facts()
         sets = sorted(name for name, there in (cpu.instruction_sets or {}).items() if there)
@@ -54,6 +56,7 @@ class Circumstances:
             model=model_hash(model),
             cpu=f"{cpu.model}: {' '.join(sets)}",
             threads=threads,
+            streams=streams,
             gpu=read_gpu_name(),
             versions=json.dumps(versions, sort_keys=True),
         )

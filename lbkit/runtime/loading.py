@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from lbkit.core.contract import MODEL_NAMES, DecoderName
-from lbkit.core.estimator import DEFAULT_BATCH_SIZE, PoseEstimator
+from lbkit.core.estimator import PoseEstimator, default_batch_size
 from lbkit.errors import ModelNotFoundError
 from lbkit.runtime.backends import load_backend
 
@@ -24,8 +24,9 @@ def load_model(
     *,
     provider: str = "cpu",
     decoder: DecoderName | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     threads: int | None = None,
+    streams: int | None = 1,
 ) -> PoseEstimator:
     """Load a model that finds people's joints in images.
 
@@ -34,17 +35,21 @@ def load_model(
         provider: "cpu", "cuda", "tensorrt", "openvino", "openvino-bf16", "coreml", "directml", or "auto" for the
             fastest that gives the CPU's answers, timed once and remembered.
         decoder: How heatmaps become coordinates; the model's own way when None.
-        batch_size: People that run through the model at once.
-        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+        batch_size: People that run through the model at once; `default_batch_size` when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
+        streams: Batches that run side by side in `run_inference` and share the threads; None for the most people a
+            second on the provider. With 1 a single batch is done soonest.
 
     Raises:
+        ConfigError: The threads or streams are out of range.
         ModelNotFoundError: There is no such model.
         ModelError: The file is not ONNX, carries no contract of ours, or contradicts it.
         ProviderError: The provider cannot run here.
         MissingDependencyError: The provider's library is not installed.
     """
-    backend = load_backend(find_model(name_or_path), provider=provider, threads=threads)
-    return PoseEstimator(backend, decoder=decoder, batch_size=batch_size)
+    backend = load_backend(find_model(name_or_path), provider=provider, threads=threads, streams=streams)
+    rows = default_batch_size(backend.streams) if batch_size is None else batch_size
+    return PoseEstimator(backend, decoder=decoder, batch_size=rows, streams=backend.streams)
 
 
 def find_model(name_or_path: str | Path) -> Path:

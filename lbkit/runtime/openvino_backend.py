@@ -6,7 +6,7 @@ always asked for, and read back from the compiled model.
 
 from __future__ import annotations
 
-import threading
+import queue
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed
 from lbkit.runtime.openvino_library import import_openvino
 from lbkit.runtime.providers import refusal
 from lbkit.runtime.signature import check_signature
+from lbkit.runtime.streams import checked_streams
 from lbkit.runtime.wheels import Obstacle
 
 OpenVinoName = Literal["openvino", "openvino-bf16"]
@@ -34,14 +35,16 @@ _METADATA = "framework"
 
 
 class OpenVinoBackend:
-    """A model file compiled by OpenVINO; calls may come from several threads and take turns.
+    """A model file compiled by OpenVINO; calls may come from several threads, and as many as there are streams run.
 
     Args:
         path: An ONNX file exported by lbkit.
         provider: "openvino" computes in fp32, "openvino-bf16" in bfloat16; int8 files compute in int8 where they say.
-        threads: Threads inside the model; what CPU affinity and cgroup grant when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
+        streams: Runs that go side by side and share the threads; see `checked_streams`.
 
     Raises:
+        ConfigError: The threads or streams are out of range.
         ModelNotFoundError: There is no such file.
         ModelError: OpenVINO cannot load it.
         ContractError: It carries no contract, one of another version, or one that its graph contradicts.
@@ -49,18 +52,23 @@ class OpenVinoBackend:
         MissingDependencyError: OpenVINO is not installed.
     """
 
-    def __init__(self, path: Path, *, provider: OpenVinoName = "openvino", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, provider: OpenVinoName = "openvino", threads: int | None = None, streams: int | None = 1
+    ) -> None:
         path = Path(path)
-        check_file(path)
         count = checked_threads(threads)
+        self._streams = checked_streams(streams, provider=provider, threads=count)
+        check_file(path)
         core = import_openvino().Core()
         model = _read(core, path)
         self._path = path
         self._provider = provider
         self._contract = _read_contract(model, path)
         check_signature(_Signature(model), self._contract, where=path)
-        self._request = compile_on_cpu(core, model, provider=provider, threads=count, where=path).create_infer_request()
-        self._turn = threading.Lock()
+        compiled = compile_on_cpu(core, model, provider=provider, threads=count, streams=self._streams, where=path)
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self._streams):
+            self._idle.put(compiled.create_infer_request())
 
     @property
     def contract(self) -> ModelContract:
@@ -71,6 +79,11 @@ class OpenVinoBackend:
     def provider(self) -> OpenVinoName:
         """The provider, by the arithmetic that it was asked for."""
         return self._provider
+
+    @property
+    def streams(self) -> int:
+        """Runs that go side by side."""
+        return self._streams
 
     def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Run the model on crops.
@@ -95,25 +108,30 @@ class OpenVinoBackend:
             ModelMemoryError: The memory does not hold so many at once.
             ModelError: OpenVINO fails, or puts out other shapes than promised.
         """
+        request = self._idle.get()
         try:
-            with self._turn:
-                self._request.infer({0: tensor}, share_inputs=True)
-                # Copies, because the next run writes to the same memory.
-                count = len(self._contract.outputs)
-                arrays = [np.array(self._request.get_output_tensor(index).data) for index in range(count)]
+            request.infer({0: tensor}, share_inputs=True)
+            # Copies, because the next run writes to the same memory.
+            count = len(self._contract.outputs)
+            arrays = [np.array(request.get_output_tensor(index).data) for index in range(count)]
         except (RuntimeError, MemoryError) as error:
             raise run_error(error, self._path, words=_words(error), count=len(tensor)) from error
+        finally:
+            self._idle.put(request)
         return output_of(arrays, self._contract, count=len(tensor), where=self._path)
 
 
-def compile_on_cpu(core: Any, model: Any, *, provider: OpenVinoName, threads: int, where: Path | None = None) -> Any:
+def compile_on_cpu(
+    core: Any, model: Any, *, provider: OpenVinoName, threads: int, streams: int = 1, where: Path | None = None
+) -> Any:
     """Return a compiled model that really computes as asked.
 
     Args:
         core: An `openvino.Core`.
         model: What `core.read_model` gave.
         provider: Decides the arithmetic.
-        threads: Threads inside the model.
+        threads: Threads of the model.
+        streams: Runs that go side by side and share the threads.
         where: The model's file, for messages.
 
     Raises:
@@ -126,7 +144,7 @@ def compile_on_cpu(core: Any, model: Any, *, provider: OpenVinoName, threads: in
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": streams,
         # Pinned threads of two processes would share one CPU while the next is idle.
         "ENABLE_CPU_PINNING": False,
     }

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import ModelContract
+from lbkit.core.threads import checked_threads
 from lbkit.errors import ContractError, ModelError
 from lbkit.runtime.cuda_graphs import GraphRunner
 from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of, run_error
 from lbkit.runtime.providers import OpenSession, OrtProviderName, open_session, ort_words
 from lbkit.runtime.signature import check_signature, output_shape
+from lbkit.runtime.streams import checked_streams
 
 _NOT_ONNX = ("INVALID_PROTOBUF", "No graph was found")
 
@@ -28,9 +30,11 @@ class OrtBackend:
     Args:
         path: An ONNX file exported by lbkit.
         provider: One of `lbkit.runtime.providers.ORT_PROVIDERS`.
-        threads: Threads inside an operator; what CPU affinity and cgroup grant when None.
+        threads: Threads of the model; what CPU affinity and cgroup grant when None.
+        streams: Runs that go side by side and share the threads; see `checked_streams`.
 
     Raises:
+        ConfigError: The threads or streams are out of range.
         ModelNotFoundError: There is no such file.
         ModelError: ONNX Runtime cannot load it.
         ContractError: It carries no contract, one of another version, or one that its graph contradicts.
@@ -38,11 +42,16 @@ class OrtBackend:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, provider: str = "cpu", threads: int | None = None, streams: int | None = 1
+    ) -> None:
         path = Path(path)
+        count = checked_threads(threads)
+        self._streams = checked_streams(streams, provider=provider, threads=count)
         check_file(path)
         try:
-            opened = open_session(path, provider=provider, threads=threads, graphs=True)
+            # A run computes in its caller's thread too, so streams of one thread share a session without threads.
+            opened = open_session(path, provider=provider, threads=count // self._streams, graphs=True)
         except Exception as error:
             if not _is_ort_error(error):
                 raise
@@ -63,6 +72,11 @@ class OrtBackend:
     def provider(self) -> OrtProviderName:
         """What the session really runs on."""
         return self._provider
+
+    @property
+    def streams(self) -> int:
+        """Runs that go side by side."""
+        return self._streams
 
     def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Run the model on crops.

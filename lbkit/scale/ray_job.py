@@ -93,7 +93,7 @@ def ray_inference(work: Work, plan: RayPlan) -> Iterator[Infer]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here tells nobody
     try:
         _join(ray, plan)
-        options = {**work.options, "threads": plan.cpus_per_actor}
+        options = {**work.options, "threads": plan.cpus_per_actor, "streams": None}
         parts = ray.put(work.model.read_bytes()), ray.put(work.boxes)
         pool = ray.data.ActorPoolStrategy(size=plan.actors or actors_that_fit(ray, plan))
 

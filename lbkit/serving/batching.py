@@ -1,4 +1,4 @@
-"""Dynamic batching: requests' crops gathered into batches that one thread, which owns the model, runs."""
+"""Dynamic batching: requests' crops gathered into batches that the model's own threads run."""
 
 from __future__ import annotations
 
@@ -83,13 +83,19 @@ class DynamicBatcher:
     `max_delay_s`; rows are taken in the order in which they came, and a request's rows stay together.
 
     Args:
-        run: The model, from (N, ...) rows to N outputs; called by one thread only.
+        run: The model, from (N, ...) rows to N outputs; called from `streams` threads.
         limits: Batch size, delay and length of the queue.
+        streams: Batches that run side by side.
         on_batch: Told the rows and seconds of each run.
     """
 
     def __init__(
-        self, run: RunModel, *, limits: ServingLimits, on_batch: Callable[[int, float], None] | None = None
+        self,
+        run: RunModel,
+        *,
+        limits: ServingLimits,
+        streams: int = 1,
+        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self._run = run
         self._limits = limits
@@ -97,9 +103,11 @@ class DynamicBatcher:
         self._changed = threading.Condition()
         self._queue: deque[_Item] = deque()
         self._open = 0
+        self._running = 0
         self._is_closed = False
-        self._thread = threading.Thread(target=self._work, name="lbkit-model", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name="lbkit-model", daemon=True) for _ in range(streams)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def open_requests(self) -> int:
@@ -108,8 +116,8 @@ class DynamicBatcher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are admitted and the model's thread lives."""
-        return not self._is_closed and self._thread.is_alive()
+        """Whether requests are admitted and the model's threads live."""
+        return not self._is_closed and all(thread.is_alive() for thread in self._threads)
 
     @property
     def is_full(self) -> bool:
@@ -161,7 +169,7 @@ class DynamicBatcher:
         self._is_closed = True
 
     def close(self, timeout_s: float) -> bool:
-        """Admit no more, let what is admitted finish, and end the thread.
+        """Admit no more, let what is admitted finish, and end the threads.
 
         Returns:
             Whether everything was finished in time.
@@ -169,8 +177,10 @@ class DynamicBatcher:
         self.refuse_new()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        end = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         while batch := self._next_batch():
@@ -179,6 +189,8 @@ class DynamicBatcher:
             except BaseException as error:  # the thread must outlive any fault, or nobody is answered any more
                 logger.exception("a batch failed")
                 _fail(batch, error)
+            with self._changed:
+                self._running -= len(batch)
 
     def _next_batch(self) -> list[_Item]:
         """Wait for a batch; an empty one is the end."""
@@ -198,9 +210,9 @@ class DynamicBatcher:
             self._changed.wait(left)
 
     def _is_complete(self) -> bool:
-        """Whether waiting longer brings nothing: the batch is full, or every request's rows are here."""
+        """Whether waiting longer brings nothing: the batch is full, or the rows of every request are here or run."""
         rows = sum(len(item.tensor) for item in self._queue)
-        return rows >= self._limits.batch_size or len(self._queue) >= self._open
+        return rows >= self._limits.batch_size or len(self._queue) + self._running >= self._open
 
     def _take(self) -> list[_Item]:
         """Take from the queue what one batch holds; what nobody waits for any more is dropped."""
@@ -213,6 +225,7 @@ class DynamicBatcher:
                 continue
             batch.append(item)
             rows += len(item.tensor)
+        self._running += len(batch)
         return batch
 
     def _answer(self, batch: Sequence[_Item]) -> None:

@@ -49,7 +49,7 @@ class KeypointService:
     """A model shared by concurrent requests; a context manager that finishes what is admitted.
 
     Args:
-        backend: The model.
+        backend: The model; as many batches run side by side as it has streams.
         name: What the model is called in addresses.
         decoder: Decodes heatmaps on the host; the contract's decoder when None.
         limits: What is taken at most.
@@ -72,10 +72,13 @@ class KeypointService:
         self._decoder = PoseEstimator(backend, decoder=decoder).decoder
         self._warm_up()
         self.metrics = ServingMetrics(lambda: self.batcher.open_requests)
-        self.batcher = DynamicBatcher(backend.run_input, limits=self.limits, on_batch=self.metrics.count_batch)
+        self.batcher = DynamicBatcher(
+            backend.run_input, limits=self.limits, streams=backend.streams, on_batch=self.metrics.count_batch
+        )
         self._pictures = MemoryBudget(self.limits.max_held_bytes)
         self._scratch = MemoryBudget(self.limits.max_held_bytes)
-        self._pool = ThreadPoolExecutor(WORKERS_PER_BATCH * self.limits.batch_size, "lbkit-request")
+        places = self.limits.batch_size * backend.streams
+        self._pool = ThreadPoolExecutor(WORKERS_PER_BATCH * places, "lbkit-request")
         self._opencv = single_threaded_opencv()
 
     def __enter__(self) -> Self:

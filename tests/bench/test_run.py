@@ -48,6 +48,13 @@ def test_every_batch_of_every_runner_is_a_row(toy_model: Path, photos: Path) -> 
         assert record["model_ms"]["p50"] <= record["model_ms"]["p95"] <= record["model_ms"]["p99"]
         assert record["total_ms"]["p50"] > record["model_ms"]["p50"]
         assert record["model_people_per_s"] > record["total_people_per_s"] > 0
+        assert record["side_by_side"] is None or record["side_by_side"]["people_per_second"] > 0
+
+
+@pytest.mark.parametrize(("threads", "streams"), [(1, None), (3, 3)])
+def test_the_model_is_timed_in_streams_too(toy_model: Path, photos: Path, threads: int, streams: int | None) -> None:
+    (row,) = run_bench(BenchPlan((str(toy_model),), ("cpu",), (6,), threads=threads, pictures=photos, **SHORT))
+    assert (None if row.side_by_side is None else row.side_by_side.streams) == streams
 
 
 def test_wrong_answers_are_not_timed(toy_model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
-from lbkit.bench.timing import LEAST_RUNS, MOST_RUNS, WARM_UP_RUNS, StageTimes, time_stages
+from lbkit.bench.timing import LEAST_RUNS, MOST_RUNS, WARM_UP_RUNS, StageTimes, time_side_by_side, time_stages
 
 
 def times(model: list[float], *, people: int = 4) -> StageTimes:
@@ -31,6 +34,21 @@ def test_drift_compares_the_last_quarter_with_the_first() -> None:
 def test_wrong_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="seconds should have shape"):
         StageTimes(np.zeros(shape), 1)
+
+
+def test_side_by_side_counts_the_runs_of_all_threads() -> None:
+    both, calls = threading.Barrier(2, timeout=10), list[int]()
+
+    def run() -> None:
+        both.wait()
+        calls.append(1)
+        time.sleep(0.01)
+
+    started = time.perf_counter()
+    found = time_side_by_side(run, streams=2, people=3, seconds=0.001)
+    assert found.streams == 2
+    assert len(calls) == 4, "one run to warm up and one that counts in each thread"
+    assert 3 * 2 / (time.perf_counter() - started) < found.people_per_second <= 3 * 2 / 0.01
 
 
 def test_at_least_so_many_runs_after_the_warm_up() -> None:

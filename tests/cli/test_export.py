@@ -63,7 +63,8 @@ def test_json_is_all_there_is_on_stdout(capsys, checkpoints):
     assert [agreement["batch"] for agreement in record["agreement"]] == [1, 2, 5]
     assert err.splitlines() == [f"next: lbkit infer IMAGES --model {Path('a', 'b.onnx')}"]
     sidecar = json.loads(Path("a", "b.json").read_text())
-    assert sidecar["options"] == {"input": "float32", "decode": "dark", "keep_heatmaps": True, "simplify": False}
+    switches = {"keep_heatmaps": True, "simplify": False, "subpixel": False}
+    assert sidecar["options"] == {"input": "float32", "decode": "dark"} | switches
 
 
 @pytest.mark.parametrize(

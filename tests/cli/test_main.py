@@ -17,7 +17,7 @@ from lbkit import __version__
 from lbkit.cli import main as cli_main
 from lbkit.cli import options
 from lbkit.core.contract import DECODERS
-from lbkit.core.estimator import DEFAULT_BATCH_SIZE
+from lbkit.core.estimator import DEFAULT_BATCH_SIZE, STREAM_BATCH_SIZE
 from lbkit.core.threads import MAX_THREADS
 from lbkit.errors import ImageReadError, LbkitError, ProviderError, VerdictError
 from lbkit.runtime.providers import PROVIDER_CHOICES
@@ -120,7 +120,8 @@ def test_choices_spelled_out_are_the_librarys() -> None:
     assert options.PROVIDER_CHOICES == PROVIDER_CHOICES
     assert options.DECODER_CHOICES == DECODERS
     assert options.MAX_THREADS == MAX_THREADS
-    assert options.batch_size_option(click.Command("x")).params[0].default == DEFAULT_BATCH_SIZE
+    help_text = options.batch_size_option(click.Command("x")).params[0].help  # type: ignore[attr-defined]
+    assert f"[default: {DEFAULT_BATCH_SIZE}, or {STREAM_BATCH_SIZE} in each" in help_text
 
 
 def test_done_is_0(command: Callable[..., list[str]]) -> None:

@@ -25,6 +25,7 @@ pytest.importorskip("uvicorn")
 
 from lbkit.cli.main import run
 from lbkit.cli.serve import _limits, serve
+from lbkit.core.estimator import STREAM_BATCH_SIZE
 from lbkit.core.geometry import ImageSize
 from lbkit.serving.limits import ServingLimits
 
@@ -181,7 +182,8 @@ def test_a_missing_package_names_the_extra(package: str) -> None:
 
 def test_the_options_defaults_are_the_librarys() -> None:
     chosen = {param.name: param.default for param in serve.params}
-    assert _limits(chosen) == ServingLimits()
+    assert _limits(chosen, streams=1) == ServingLimits()
+    assert _limits(chosen, streams=2).batch_size == STREAM_BATCH_SIZE
 
 
 def test_there_is_no_option_for_the_token_itself() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -119,6 +121,55 @@ def test_batches_run_over_people_not_pictures(spots: Spots, photos: list[Path]) 
         assert all(after - before == pytest.approx(2, abs=1e-3) for before, after in pairwise(widths))
 
 
+def test_batches_run_side_by_side_in_streams(spots: Spots, photos: list[Path]) -> None:
+    both = threading.Barrier(2, timeout=10)
+    run = spots.run
+
+    def run_two_at_once(crops: np.ndarray) -> ModelOutput:
+        both.wait()
+        return run(crops)
+
+    one_by_one = list(run_inference(photos, PoseEstimator(spots, batch_size=1), boxes="whole"))
+    spots.run = run_two_at_once  # type: ignore[method-assign]
+    results = list(run_inference(photos, PoseEstimator(spots, batch_size=1, streams=2), boxes="whole"))
+    assert [result.path for result in results] == photos
+    for result, alone in zip(results, one_by_one, strict=True):
+        np.testing.assert_array_equal(result.poses.xy, alone.poses.xy)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_which_people_share_a_batch_does_not_depend_on_chance(spots: Spots, photos: list[Path], streams: int) -> None:
+    shared: list[list[list[bytes]]] = []
+    for seed in range(3):
+        chance, begun = np.random.default_rng(seed), []
+        estimator = PoseEstimator(spots, batch_size=4, streams=streams)
+
+        def dawdle(crops: np.ndarray, chance: Any = chance, begun: Any = begun) -> ModelOutput:
+            begun.append([crop.tobytes() for crop in crops])
+            time.sleep(chance.uniform(0, 0.005))
+            return Spots.run(spots, crops)
+
+        spots.run = dawdle  # type: ignore[method-assign]
+        list(run_inference(photos * 3, estimator))
+        shared.append(sorted(begun))
+    assert shared[0] == shared[1] == shared[2]
+
+
+def test_a_fault_in_one_stream_ends_the_walk_and_its_threads(spots: Spots, photos: list[Path]) -> None:
+    run, runs = spots.run, itertools.count(1)
+
+    def break_at_the_third(crops: np.ndarray) -> ModelOutput:
+        if next(runs) == 3:
+            raise ModelError("the third fails")
+        return run(crops)
+
+    spots.run = break_at_the_third  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="the third fails"):
+        list(run_inference(photos * 5, PoseEstimator(spots, batch_size=1, streams=2), boxes="whole"))
+    assert len(spots.batches) < 10
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lbkit-model")]
+
+
 def test_searches_share_batches_round_by_round(spots: Spots, photos: list[Path]) -> None:
     PoseEstimator(spots, batch_size=3).find_persons([read_image(path) for path in photos])
     direct, spots.batches = spots.batches, []
@@ -226,7 +277,7 @@ def test_reading_goes_on_while_the_model_runs(
     assert len(list(run_inference(photos, PoseEstimator(spots, batch_size=3), boxes="whole", readers=2))) == 6
 
 
-@pytest.mark.parametrize(("held_bytes", "most_ahead"), [(2**30, 2 + 4 + 4 + 1), (1, 2 + 4 + 1)])
+@pytest.mark.parametrize(("held_bytes", "most_ahead"), [(2**30, 2 + 4 + 4 + 2 * 4 + 1), (1, 2 + 4 + 1)])
 def test_only_so_many_pictures_are_taken_ahead(
     spots: Spots, photos: list[Path], monkeypatch: pytest.MonkeyPatch, held_bytes: int, most_ahead: int
 ) -> None:

@@ -46,7 +46,7 @@ def exported(checkpoint_file, tmp_path_factory):
     @cache
     def make(name: str, options: ExportOptions) -> ExportReport:
         stem = f"{name}-{options.input_dtype}-{options.decoder}-{options.keep_heatmaps}-{options.opset}"
-        output = folder / f"{stem}-{options.simplify}.onnx"
+        output = folder / f"{stem}-{options.simplify}-{options.subpixel}.onnx"
         return export_model(name, checkpoint=checkpoint_file(name), output=output, options=options)
 
     return make
@@ -102,6 +102,23 @@ def test_large_networks_agree_with_pytorch(exported, fitted, name: str, input_dt
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("decoder", "simplify"), [(None, True), ("dark", False)])
+def test_deconvolutions_written_as_convolutions_agree_with_pytorch(
+    exported, fitted, decoder: DecoderName | None, *, simplify: bool
+):
+    report = exported("fpn", ExportOptions(decoder=decoder, simplify=simplify, subpixel=True))
+    assert "ConvTranspose" not in {node.op_type for node in onnx.load(report.path).graph.node}
+    assert json.loads(report.sidecar.read_text())["options"]["subpixel"] is True
+    assert_agrees(report, fitted("fpn"))
+
+
+def test_subpixel_says_that_there_is_no_deconvolution(checkpoint_file, tmp_path, caplog):
+    options = ExportOptions(subpixel=True)
+    export_model("cnn", checkpoint=checkpoint_file("cnn"), output=tmp_path / "cnn.onnx", options=options)
+    assert "cnn has no deconvolution" in caplog.text
+
+
+@pytest.mark.slow
 def test_newest_opset_agrees_with_pytorch(exported, fitted):
     report = exported("cnn", ExportOptions(decoder="dark", opset=MAX_OPSET))
     assert [entry.version for entry in onnx.load(report.path).opset_import if not entry.domain] == [MAX_OPSET]
@@ -141,7 +158,8 @@ def test_sidecar_lets_a_foreign_runtime_check_the_file(exported):
     assert record["sha256"] == report.sha256 == hashlib.sha256(report.path.read_bytes()).hexdigest()
     assert record["size_bytes"] == report.path.stat().st_size
     assert record["opset"] == MIN_OPSET
-    assert record["options"] == {"input": "uint8", "decode": "dark", "keep_heatmaps": True, "simplify": True}
+    switches = {"keep_heatmaps": True, "simplify": True, "subpixel": False}
+    assert record["options"] == {"input": "uint8", "decode": "dark"} | switches
     assert record["versions"]["torch"] == torch.__version__
     contract = ModelContract.from_json(json.dumps(record["contract"]), where="the sidecar")
     assert contract == report.contract

@@ -13,8 +13,8 @@ from lbkit.core.estimator import PoseEstimator
 from lbkit.core.images import read_image
 from lbkit.errors import AnnotationError, ConfigError, InputError, ModelError, OutputError, VerdictError
 from lbkit.export.golden import read_golden
+from lbkit.export.graph_edit import GraphEdit
 from lbkit.quantization.comparison import AgreementPck, Joints, measure_agreement
-from lbkit.quantization.graph_edit import GraphEdit
 from lbkit.quantization.options import ReductionOptions
 from lbkit.quantization.people import Source
 from lbkit.quantization.pipeline import Reduction, reduce_model

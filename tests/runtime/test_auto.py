@@ -25,8 +25,10 @@ from lbkit.runtime.choices import Circumstances, choices_file, recall, remember
 class Toy:
     """A backend that answers with constant maps after a while."""
 
-    def __init__(self, contract: Any, provider: str, *, seconds: float = 0.0, shift: float = 0.0) -> None:
-        self.contract, self.provider = contract, provider
+    def __init__(
+        self, contract: Any, provider: str, *, seconds: float = 0.0, shift: float = 0.0, streams: int = 1
+    ) -> None:
+        self.contract, self.provider, self.streams = contract, provider, streams
         self.seconds, self.shift = seconds, shift
         self.runs = 0
 
@@ -50,7 +52,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, toys: ModuleType) -> Callable[..., 
     def set_up(**providers: Any) -> list[str]:
         loaded: list[str] = []
 
-        def load(path: Path, *, provider: str, threads: int | None) -> Toy:
+        def load(path: Path, *, provider: str, threads: int | None, streams: int | None) -> Toy:
             loaded.append(provider)
             found = providers[provider]
             if isinstance(found, Exception):
@@ -76,6 +78,13 @@ def test_the_fastest_is_taken_and_remembered(machine: Any, toy_model: Path, capl
     assert auto.load_fastest(toy_model).provider == "openvino"
     assert loaded[2:] == ["openvino"], "the second time nothing is measured"
     assert "openvino, as chosen before" in caplog.text
+
+
+def test_what_does_more_side_by_side_is_the_fastest(machine: Any, toy_model: Path) -> None:
+    machine(cpu={"seconds": 0.02, "streams": 8}, cuda={"seconds": 0.006})
+    assert auto.load_fastest(toy_model, streams=None).provider == "cpu"
+    machine(cpu={"seconds": 0.02}, cuda={"seconds": 0.006})
+    assert auto.load_fastest(toy_model).provider == "cuda", "a choice holds for the streams asked for"
 
 
 def test_what_is_hardly_faster_is_not_taken(machine: Any, toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,11 +153,12 @@ def test_the_time_is_limited() -> None:
     assert calls.count(2) == auto.MOST_ROUNDS
 
 
-HERE = Circumstances("hash", "cpu", 2, None, "{}")
+HERE = Circumstances("hash", "cpu", 2, None, None, "{}")
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "x"}, {"cpu": "x"}, {"threads": 1}, {"gpu": "x"}, {"versions": '{"openvino": "1"}'}]
+    "change",
+    [{"model": "x"}, {"cpu": "x"}, {"threads": 1}, {"streams": 2}, {"gpu": "x"}, {"versions": '{"openvino": "1"}'}],
 )
 def test_a_choice_holds_for_its_circumstances_alone(change: dict[str, Any]) -> None:
     remember(HERE, "openvino")
@@ -157,8 +167,8 @@ def test_a_choice_holds_for_its_circumstances_alone(change: dict[str, Any]) -> N
 
 
 def test_circumstances_are_the_machine_s(toy_model: Path) -> None:
-    here = Circumstances.here(toy_model, threads=2)
-    assert here == Circumstances.here(toy_model, threads=2)
+    here = Circumstances.here(toy_model, threads=2, streams=None)
+    assert here == Circumstances.here(toy_model, threads=2, streams=None)
     assert here.cpu
     assert "lbkit" in here.versions
 

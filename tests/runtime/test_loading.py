@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import lbkit
+from lbkit.core.estimator import DEFAULT_BATCH_SIZE, STREAM_BATCH_SIZE
 from lbkit.core.geometry import ImageSize
-from lbkit.errors import ModelError, ModelNotFoundError
+from lbkit.errors import InputError, ModelError, ModelNotFoundError
 from lbkit.runtime import loading
 
 IMAGE_SIZE = ImageSize(331, 517)
@@ -146,6 +147,15 @@ def test_batches_change_nothing(toys: ModuleType, toy_model: Path) -> None:
     by_size = [lbkit.load_model(toy_model, batch_size=size)(image, boxes) for size in (1, 3, 8)]
     for poses in by_size[1:]:
         np.testing.assert_allclose(poses.xy, by_size[0].xy, atol=1e-3)
+
+
+def test_streams_bring_a_batch_size_of_their_own(toy_model: Path) -> None:
+    plain, several = lbkit.load_model(toy_model, threads=4), lbkit.load_model(toy_model, threads=4, streams=None)
+    assert (plain.streams, plain.batch_size) == (1, DEFAULT_BATCH_SIZE)
+    assert (several.streams, several.batch_size) == (4, STREAM_BATCH_SIZE)
+    assert lbkit.load_model(toy_model, threads=4, streams=2, batch_size=16).batch_size == 16
+    with pytest.raises(InputError, match="batch_size must be at least 1"):
+        lbkit.load_model(toy_model, batch_size=0)
 
 
 def test_loading_by_name(toy_model: Path, folders: dict[str, Path]) -> None:

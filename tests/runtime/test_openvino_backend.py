@@ -21,6 +21,7 @@ from lbkit.runtime.openvino_backend import OpenVinoBackend, compile_on_cpu
 from lbkit.runtime.ort_backend import OrtBackend
 from lbkit.runtime.probe import ProviderStatus, probe_provider
 from lbkit.runtime.probe_graph import PROBE_MODEL
+from lbkit.runtime.streams import MAX_STREAMS
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason='openvino is not installed: pip install "lbkit[openvino]"'
@@ -101,11 +102,23 @@ def test_arithmetic_other_than_asked_for_is_an_error() -> None:
         compile_on_cpu(fake, None, provider="openvino", threads=1)
 
 
+CPUS = thread_limits().threads
+
+
 @needs_openvino
-@pytest.mark.parametrize(("asked", "used"), [(None, thread_limits().threads), (1, 1)])
-def test_threads(toy_model: Path, asked: int | None, used: int) -> None:
-    request = OpenVinoBackend(toy_model, threads=asked)._request
-    assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == used
+@pytest.mark.parametrize(
+    ("threads", "streams", "used", "side_by_side"),
+    [(None, 1, CPUS, 1), (1, None, 1, 1), (None, None, CPUS, min(CPUS, MAX_STREAMS))],
+)
+def test_threads_and_streams(
+    toy_model: Path, threads: int | None, streams: int | None, used: int, side_by_side: int
+) -> None:
+    backend = OpenVinoBackend(toy_model, threads=threads, streams=streams)
+    compiled = backend._idle.get().get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == used
+    assert compiled.get_property("NUM_STREAMS") == side_by_side
+    assert backend.streams == side_by_side
+    assert backend._idle.qsize() == side_by_side - 1
 
 
 @needs_openvino
@@ -157,7 +170,8 @@ def test_failure_while_running(toy_model: Path, error: Exception, kind: type[Exc
         raise error
 
     backend = OpenVinoBackend(toy_model)
-    backend._request = SimpleNamespace(infer=fail)
+    backend._idle.get()
+    backend._idle.put(SimpleNamespace(infer=fail))
     with pytest.raises(kind, match="running 2 crops"):
         backend.run(random_crops(2))
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lbkit.core.contract import ModelContract
 from lbkit.core.geometry import ImageSize
 from lbkit.core.keypoints import KeypointSchema
-from lbkit.errors import ContractError, InputError, ModelError, ModelNotFoundError, ProviderError
+from lbkit.errors import ConfigError, ContractError, InputError, ModelError, ModelNotFoundError, ProviderError
 from lbkit.runtime.model_file import feed_of
 from lbkit.runtime.ort_backend import OrtBackend
 
@@ -314,6 +314,26 @@ def test_shape_that_only_shows_when_it_runs(toys: ModuleType, toy_model: Path, t
 def test_unknown_provider_is_told_as_such(toy_model: Path) -> None:
     with pytest.raises(ProviderError, match="no provider 'gpu'"):
         OrtBackend(toy_model, provider="gpu")
+
+
+@pytest.mark.parametrize(
+    ("threads", "streams", "inside", "side_by_side"), [(4, 1, 4, 1), (4, None, 1, 4), (5, 2, 2, 2), (64, None, 4, 16)]
+)
+def test_streams_share_the_threads(
+    toy_model: Path, threads: int, streams: int | None, inside: int, side_by_side: int
+) -> None:
+    backend = OrtBackend(toy_model, threads=threads, streams=streams)
+    assert backend.streams == side_by_side
+    assert backend._session.get_session_options().intra_op_num_threads == inside
+
+
+@pytest.mark.parametrize(
+    ("provider", "streams", "limit"),
+    [("cpu", 3, "at most 2, the threads"), ("cpu", 0, "at most 2"), ("cuda", 2, "1 on")],
+)
+def test_streams_out_of_range(toy_model: Path, provider: str, streams: int, limit: str) -> None:
+    with pytest.raises(ConfigError, match=f"streams must be at least 1 and {limit}.*, got {streams}"):
+        OrtBackend(toy_model, provider=provider, threads=2, streams=streams)
 
 
 def test_a_tensor_as_the_file_takes_it_runs_as_crops_do(toys, tmp_path):

@@ -240,6 +240,7 @@ def test_a_model_that_fails_later_is_the_servers_fault(start: Any, backend: OrtB
 
     class Flaky:
         contract = backend.contract
+        streams = 1
 
         def run_input(self, tensor: Any) -> Any:
             if fails.is_set():

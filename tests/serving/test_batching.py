@@ -87,6 +87,33 @@ def test_requests_that_come_while_the_model_runs_share_the_next_batch_in_their_o
     batcher.close(5)
 
 
+def test_batches_run_side_by_side_in_streams() -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def meet(tensor: np.ndarray) -> ModelOutput:
+        both.wait()
+        return double(tensor)
+
+    batcher = DynamicBatcher(meet, limits=ServingLimits(batch_size=1), streams=2)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda value: ask(batcher, value), range(8))) == [[2.0 * value] for value in range(8)]
+    assert batcher.close(5)
+
+
+def test_a_request_does_not_wait_for_those_that_run() -> None:
+    model = Recorder()
+    batcher = DynamicBatcher(model, limits=ServingLimits(batch_size=4, max_delay_s=60), streams=2)
+    model.may_run.clear()
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(ask, batcher, 0)
+        assert model.is_running.wait(10)
+        second = pool.submit(ask, batcher, 1)
+        until(lambda: batcher._running == 2)
+        model.may_run.set()
+        assert (running.result(10), second.result(10)) == ([0.0], [2.0])
+    assert batcher.close(5)
+
+
 def test_a_request_alone_does_not_wait_for_others() -> None:
     batcher = DynamicBatcher(double, limits=ServingLimits(batch_size=8, max_delay_s=5))
     start = time.monotonic()

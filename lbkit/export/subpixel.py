@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from lbkit.quantization.graph_edit import GraphEdit, attribute
+from lbkit.export.graph_edit import GraphEdit, attribute
 
 FloatKernel = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lbkit.quantization.subpixel import rewrite_deconvolutions
+from lbkit.export.subpixel import rewrite_deconvolutions
 
 RNG = np.random.default_rng(3)
 
