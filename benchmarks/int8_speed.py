@@ -50,7 +50,7 @@ from lbkit.quantization.comparison import Judge, find_joints
 from lbkit.quantization.options import DEFAULT_MAX_DROP, DEFAULT_SAMPLES, ReductionOptions
 from lbkit.quantization.roles import Roles, cast_roles
 from lbkit.runtime.loading import find_model
-from lbkit.runtime.wheels import import_onnxruntime
+from lbkit.runtime.wheels import import_onnxruntime, installed_version
 
 MARKS = "int8"
 
@@ -322,11 +322,10 @@ def _tables(measures: Sequence[Measure]) -> list[str]:
 def _notes(roles: Roles | None, skipped: Sequence[str], load_average: float) -> list[str]:
     notes = []
     if roles is not None:
-        people, given = roles.measuring, roles.calibrating
-        notes.append(
-            f"PCK of {len(people)} people of {people.source.name}; NNCF calibrated on {len(given)} people of"
-            f" {given.source.name}."
-        )
+        notes.append(f"PCK of {len(roles.measuring)} people of {roles.measuring.source.name}.")
+        if version := installed_version("nncf"):
+            given = roles.calibrating
+            notes.append(f"NNCF {version}, calibrated on {len(given)} people of {given.source.name}.")
     notes += [f"Not measured: {'; '.join(skipped)}."] if skipped else []
     return [*notes, BUSY] if load_average > QUIET_LOAD else notes
 

@@ -42,7 +42,7 @@ from lbkit.core.boxes import whole_image_box
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import ImageSize
 from lbkit.core.images import decode_image
-from lbkit.core.preprocess import crop_person
+from lbkit.core.pipeline import run_inference
 from lbkit.runtime.loading import find_model, load_model
 
 MARKS = "serve_load"
@@ -98,12 +98,12 @@ class Round:
 
     Attributes:
         single: The library's pictures a second, one by one.
-        batched: The same in batches.
+        bulk: Those of `run_inference`.
         loads: By number of clients.
     """
 
     single: float
-    batched: float
+    bulk: float
     loads: dict[int, Load]
 
 
@@ -164,30 +164,27 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data:
 
 def run_single(estimator: PoseEstimator, files: Sequence[bytes], count: int) -> float:
     """Return how many pictures a second the library takes, each decoded, warped and run by itself."""
-    return _rate(estimator, files, count, together=1)
-
-
-def run_batched(estimator: PoseEstimator, files: Sequence[bytes], count: int) -> float:
-    """Return how many pictures a second the library takes where it runs them in batches."""
-    return _rate(estimator, files, count, together=estimator.batch_size)
-
-
-def _rate(estimator: PoseEstimator, files: Sequence[bytes], count: int, *, together: int) -> float:
-    waiting = list(islice(cycle(files), count))
-    done = 0
     start = time.perf_counter()
-    while done < count and time.perf_counter() - start < ROUND_S:
-        images = [decode_image(data, where="picture") for data in waiting[done : done + together]]
-        boxes = [whole_image_box(ImageSize.of(image)) for image in images]
-        cut = [crop_person(image, box, contract=estimator.contract) for image, box in zip(images, boxes, strict=True)]
-        estimator.predict([crop for crop, _ in cut], [transform for _, transform in cut])
-        done += len(images)
+    done = 0
+    for data in islice(cycle(files), count):
+        _joints(estimator, data)
+        done += 1
+        if time.perf_counter() - start > ROUND_S:
+            break
     return done / (time.perf_counter() - start)
 
 
-def measure(model: Path, files: Sequence[bytes], scale: Scale) -> list[Round]:
+def run_bulk(estimator: PoseEstimator, paths: Sequence[Path], count: int) -> float:
+    """Return how many pictures a second `run_inference` takes, as `lbkit infer` calls it."""
+    start = time.perf_counter()
+    done = sum(1 for _ in run_inference(islice(cycle(paths), count), estimator, boxes="whole"))
+    return done / (time.perf_counter() - start)
+
+
+def measure(model: Path, paths: Sequence[Path], scale: Scale) -> list[Round]:
     """Measure the library and the server in turn, in an order that turns round after each round."""
-    estimator = load_model(model)  # what one caller has; the server runs batches side by side
+    files = [path.read_bytes() for path in paths]
+    estimator, in_streams = load_model(model), load_model(model, streams=None)
     expected = [_joints(estimator, data) for data in files]
     rounds = []
     with running_server(model) as port:
@@ -196,7 +193,7 @@ def measure(model: Path, files: Sequence[bytes], scale: Scale) -> list[Round]:
             click.echo(f"round {index + 1} of {scale.rounds}", err=True)
             steps: dict[str, Callable[[], Any]] = {
                 "single": lambda: run_single(estimator, files, scale.requests),
-                "batched": lambda: run_batched(estimator, files, scale.requests),
+                "bulk": lambda: run_bulk(in_streams, paths, scale.requests),
             }
             for clients in CLIENTS:
                 steps[str(clients)] = lambda clients=clients: asyncio.run(
@@ -206,7 +203,7 @@ def measure(model: Path, files: Sequence[bytes], scale: Scale) -> list[Round]:
             loads = {clients: done[str(clients)] for clients in CLIENTS}
             for load in loads.values():
                 _check(load, expected)
-            rounds.append(Round(done["single"], done["batched"], loads))
+            rounds.append(Round(done["single"], done["bulk"], loads))
     return rounds
 
 
@@ -232,7 +229,7 @@ def measures_of(rounds: Sequence[Round]) -> list[Measure]:
 
     rows = [
         row("library", "one by one", "people/s", lambda each: each.single),
-        row("library", "batches of 8", "people/s", lambda each: each.batched),
+        row("library", "run_inference", "people/s", lambda each: each.bulk),
     ]
     for clients in CLIENTS:
         section = f"{clients} client{'s' if clients > 1 else ''}"
@@ -243,7 +240,7 @@ def measures_of(rounds: Sequence[Round]) -> list[Measure]:
         rows += [
             row(section, "rate", "people/s", lambda each, load=load: load(each).rate),
             row(section, "rate / library one by one", "", lambda each, load=load: load(each).rate / each.single),
-            row(section, "rate / library in batches", "", lambda each, load=load: load(each).rate / each.batched),
+            row(section, "rate / run_inference", "", lambda each, load=load: load(each).rate / each.bulk),
             row(section, "p50", "ms", lambda each, load=load: float(np.percentile(load(each).latencies_ms, 50))),
             row(section, "p99", "ms", lambda each, load=load: float(np.percentile(load(each).latencies_ms, 99))),
         ]
@@ -264,9 +261,8 @@ def main(*, model: str, photos: Path | None, output: Path, quick: bool, readme: 
     with tempfile.TemporaryDirectory(prefix="lbkit-serve-load-") as folder:
         count = min(PICTURES, scale.requests)
         pictures = chosen_pictures(photos, Path(folder), count)
-        files = [path.read_bytes() for path in pictures.paths]
         path = find_model(model).resolve()
-        rows = measures_of(measure(path, files, scale))
+        rows = measures_of(measure(path, pictures.paths, scale))
     command = shown_command("serve_load", model=model, photos=photos, quick=quick)
     settings = {"model": path.name, "pictures": str(pictures), "requests": scale.requests, "rounds": scale.rounds}
     notes = [f"Model {path.name}; {pictures}; {scale.rounds} rounds of {scale.requests} requests."]

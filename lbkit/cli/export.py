@@ -88,7 +88,7 @@ def export(
     vectors beside it, and appears only once it agrees with PyTorch at batches of 1, 2 and 5. An int8 or fp16 file is
     made of such a file, and appears only once its measured loss is within --max-drop.
     """
-    from lbkit.export.triton import check_triton_folder, write_triton_repository
+    from lbkit.export.triton import BUILD_FILE, CLIENT_FILE, check_triton_folder, write_triton_repository
 
     if triton is not None:
         check_triton_folder(triton, force=force)
@@ -100,8 +100,9 @@ def export(
         )
     click.echo(told)
     if triton is not None:
-        repositories = write_triton_repository(path, triton, force=force)
-        click.echo(f"triton: {' or '.join(map(str, repositories))}; check it with {triton / 'client.py'}", err=as_json)
+        *ready, plan = map(str, write_triton_repository(path, triton, force=force))
+        where = f"{', '.join(ready)} or, after {triton / BUILD_FILE}, {plan}"
+        click.echo(f"triton: {where}; check it with {triton / CLIENT_FILE}", err=as_json)
     if not is_quiet():
         click.echo(f"next: lbkit infer IMAGES --model {path}", err=as_json)
 

@@ -26,6 +26,9 @@ POSE_CHOICES = ("standing", "squatting", "lunging", "walking")
 VIEW_CHOICES = ("frontal", "oblique", "side")
 """`lbkit.motion.clip.AZIMUTHS_DEG`, spelled out likewise."""
 
+MAX_SQUATS = 1000
+"""Some hours of a clip."""
+
 CLIP_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 """What the name of a clip ends in."""
 
@@ -80,6 +83,8 @@ def figures(
     if target.suffix.lower() in CLIP_SUFFIXES:
         if pose is not None:
             raise click.UsageError("--pose is for pictures; a clip shows squats.")
+        if count is not None and count > MAX_SQUATS:
+            raise click.UsageError(f"--count {count}: a clip has at most {MAX_SQUATS} squats; make several.")
         _write_clip(target, size=size, count=count or 5, view=view or "side", **chosen)
         return
     if view is not None:

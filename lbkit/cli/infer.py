@@ -108,7 +108,8 @@ class _Request:
     "result_format",
     type=NearestChoice((*FORMAT_CHOICES, "parquet")),
     help="jsonl: a line a picture; csv: a row a person; coco: a COCO results list, only with --boxes coco:FILE.json; "
-    "parquet: a row a person, only into a folder.  [default: csv if --output ends in .csv, else jsonl]",
+    "parquet: a row a person, of pictures only into a folder.  [default: csv or parquet if --output ends so, else "
+    "jsonl]",
 )
 @click.option(
     "-o",
@@ -154,7 +155,7 @@ class _Request:
 @streams_option
 @force_option
 @click.pass_context
-def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | None, **chosen: Any) -> None:
+def infer(ctx: click.Context, /, *, model: str, result_format: str | None, **chosen: Any) -> None:
     """Find hips, knees and ankles in pictures and videos.
 
     SOURCES are pictures, folders of them, quoted patterns such as 'photos/*.jpg', or - for a list of paths on stdin; or
@@ -168,14 +169,17 @@ def infer(ctx: click.Context, /, *, model: str, result_format: ResultFormat | No
     stride, show = chosen.pop("stride"), chosen.pop("show")
     run = RunOptions.taken_from(chosen)
     draws = chosen["draw"] is not None or chosen["heatmaps"] is not None
-    is_run = is_run_folder(chosen["output"]) and not chosen_videos(chosen["sources"])
-    run.check(is_folder=is_run, result_format=result_format, boxes=chosen["boxes"], draws=draws)
+    videos = chosen_videos(chosen["sources"])
+    is_run = is_run_folder(chosen["output"]) and not videos
+    result_format = result_format or _format_of(chosen["output"])
+    picture_format = None if videos else result_format
+    run.check(is_folder=is_run, result_format=picture_format, boxes=chosen["boxes"], draws=draws)
     if run.engine == "ray" and runtime["streams"] is not None:
         raise click.UsageError("--streams does not go with --engine ray: give --cpus-per-actor.")
     if is_run:
         ctx.exit(_infer_into_folder(run, result_format, chosen, model=model, runtime=runtime))
     request = _checked_request(result_format=result_format, **chosen)
-    if videos := chosen_videos(request.sources):
+    if videos:
         ctx.exit(_infer_videos(request, videos, model=model, runtime=runtime, stride=stride, show=show))
     _check_picture_options(request, stride=stride, show=show)
     plan = _box_plan(request.boxes, runtime)
@@ -210,11 +214,14 @@ def _infer_into_folder(
     from lbkit.runtime.loading import find_model, load_model
 
     request = _checked_request(result_format="jsonl", **chosen)
-    plan, estimator = _box_plan(request.boxes, runtime), load_model(model, **runtime)
+    # The machine that asks a cluster need not have what its sessions run on.
+    here = runtime if run.engine == "local" else runtime | {"provider": "cpu"}
+    plan, estimator = _box_plan(request.boxes, here), load_model(model, **here)
     path = find_model(model)
     settings = {
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "decoder": estimator.decoder,
+        "bfloat16": runtime["provider"] == "openvino-bf16",  # the others' answers are alike
         "boxes": box_settings(request.boxes),
         # in full, because the same words mean other pictures in another folder
         "sources": [given if given == STDIN_SOURCE else str(Path.cwd() / given) for given in request.sources],
@@ -229,7 +236,8 @@ def _infer_into_folder(
 
     if run.engine == "local":
         remade = replace(request, force=request.force or run.resume)  # drawings of an unfinished part are there already
-        return do_run(folder, run, sources=sources, infer=lambda pictures: _results(remade, estimator, plan, pictures))
+        local = contextlib.nullcontext(lambda pictures: _results(remade, estimator, plan, pictures))
+        return do_run(folder, run, sources=sources, engine=local)
     from lbkit.scale.ray_job import LOCAL, RayPlan, Work, ray_inference
 
     options = {name: runtime[name] for name in ("provider", "decoder", "batch_size")}
@@ -239,8 +247,7 @@ def _infer_into_folder(
         cpus_per_actor=run.cpus_per_actor,
         gpus_per_actor=run.num_gpus_per_actor,
     )
-    with ray_inference(Work(path, plan, options), cluster) as infer:
-        return do_run(folder, run, sources=sources, infer=infer)
+    return do_run(folder, run, sources=sources, engine=ray_inference(Work(path, plan, options), cluster))
 
 
 def _check_picture_options(request: _Request, *, stride: int, show: bool) -> None:
@@ -251,10 +258,10 @@ def _check_picture_options(request: _Request, *, stride: int, show: bool) -> Non
 
 
 def _checked_request(
-    *, result_format: ResultFormat | None, boxes: str, output: Path | None, draw: Path | None, **others: Any
+    *, result_format: Any, boxes: str, output: Path | None, draw: Path | None, **others: Any
 ) -> _Request:
     output = None if output == STDOUT else output
-    result_format = result_format or ("csv" if output is not None and output.suffix.lower() == ".csv" else "jsonl")
+    result_format = result_format or "jsonl"
     if result_format == "coco" and not boxes.startswith(COCO_PREFIX):
         raise click.UsageError(
             "--format coco needs --boxes coco:FILE.json, because its rows name that file's image ids."
@@ -263,6 +270,12 @@ def _checked_request(
         raise click.UsageError("--draw and --heatmaps need folders of their own.")
     _check_output(output, boxes)
     return _Request(format=result_format, boxes=boxes, output=output, draw=draw, **others)
+
+
+def _format_of(output: Path | None) -> str | None:
+    """Return the format that an output's suffix names, if it names one."""
+    suffix = "" if output is None else output.suffix.lower()
+    return {".csv": "csv", ".parquet": "parquet"}.get(suffix)
 
 
 def _check_output(output: Path | None, boxes: str) -> None:

@@ -96,7 +96,10 @@ def run_options(command: CommandT) -> CommandT:
                 "--resume", is_flag=True, help="Go on with the run in --output DIR; give the same line again."
             ),
             click.option(
-                "--part-size", type=click.IntRange(1, 10_000_000), metavar="N", help="Pictures a part.  [default: 1000]"
+                "--part-size",
+                type=click.IntRange(1, 10_000_000),
+                metavar="N",
+                help="Pictures a part.  [default: 1000, or a ten-thousandth of all]",
             ),
             click.option(
                 "--engine",
@@ -169,7 +172,7 @@ def make_plan(
         keypoints: The joints, in the model's order.
     """
     from lbkit._version import __version__
-    from lbkit.scale.run import DEFAULT_PART_SIZE, RunPlan
+    from lbkit.scale.run import RunPlan
 
     part_format = part_format or "jsonl"
     return RunPlan(
@@ -177,34 +180,44 @@ def make_plan(
         {"lbkit": __version__, "format": part_format, **settings},
         keypoints,
         part_format=part_format,  # type: ignore[arg-type]
-        part_size=options.part_size or DEFAULT_PART_SIZE,
+        part_size=options.part_size,
     )
 
 
-def do_run(plan: RunPlan, options: RunOptions, *, sources: Sources, infer: Infer) -> int:
+def do_run(
+    plan: RunPlan, options: RunOptions, *, sources: Sources, engine: contextlib.AbstractContextManager[Infer]
+) -> int:
     """Do what is left of a run, tell what became of it, and return the exit code.
 
     Args:
         plan: The run.
         options: What the command line says.
         sources: Gives the pictures of a new run.
-        infer: The model.
+        engine: Gives the model; entered only if a picture is left.
     """
-    from lbkit.scale.run import Watcher, opened_run, run_parts
+    from lbkit.scale.run import opened_run
 
-    with opened_run(plan, sources=sources, resume=options.resume) as manifest, _stopping() as is_stopping:
+    with opened_run(plan, sources=sources, resume=options.resume) as manifest:
         if manifest.done and not is_quiet():
             click.echo(f"{manifest.done} of {manifest.pictures} pictures were done before", err=True)
-        left = manifest.pictures - manifest.done
-        report = RunReport(lambda: left, shows_progress=True)
-        with native_stderr_silenced(), report:
-            watcher = Watcher(take=report.take, is_stopping=is_stopping)
-            manifest = run_parts(plan, manifest, infer=infer, watcher=watcher)
-    report.summarize()
+        if not manifest.is_complete:
+            manifest = _go_on(plan, manifest, engine)
     _tell(plan.folder, manifest)
     if not manifest.is_complete:
         return INTERRUPTED
     return 1 if manifest.failures or _has_bad_sources(plan.folder) else 0
+
+
+def _go_on(plan: RunPlan, manifest: Manifest, engine: contextlib.AbstractContextManager[Infer]) -> Manifest:
+    from lbkit.scale.run import Watcher, run_parts
+
+    left = manifest.pictures - manifest.done
+    report = RunReport(lambda: left, shows_progress=True)
+    with engine as infer, _stopping() as is_stopping, native_stderr_silenced(), report:
+        watcher = Watcher(take=report.take, is_stopping=is_stopping)
+        manifest = run_parts(plan, manifest, infer=infer, watcher=watcher)
+    report.summarize()
+    return manifest
 
 
 def _tell(folder: Path, manifest: Manifest) -> None:

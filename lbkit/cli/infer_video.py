@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lbkit.core.detections import PersonDetector
     from lbkit.core.estimator import PoseEstimator
     from lbkit.core.geometry import ImageArray
+    from lbkit.core.keypoints import KeypointSchema
     from lbkit.video.pipeline import FramePoses, VideoBoxes
     from lbkit.video.sink import VideoWriter
     from lbkit.video.source import VideoInfo, VideoSource
@@ -38,7 +39,7 @@ class VideoRequest:
     Attributes:
         sources: Files, addresses, cameras.
         boxes: auto, whole or detector:FILE.onnx.
-        format: jsonl or csv.
+        format: jsonl, csv, or parquet, which needs an output.
         output: Where the results go; stdout when None.
         draw: A video to write, or a folder of them; None draws none.
         min_score: Joints below are not drawn.
@@ -87,6 +88,8 @@ def check_video_options(request: VideoRequest, *, heatmaps: Path | None, recursi
         raise click.UsageError("a video takes --boxes auto, whole or detector:FILE.onnx.")
     if request.format == "coco":
         raise click.UsageError("--format coco is for pictures with COCO ids, not for videos.")
+    if request.format == "parquet" and request.output is None:
+        raise click.UsageError("--format parquet needs --output FILE.parquet.")
     if len(request.sources) > 1 and request.draw is not None and request.draw.suffix:
         raise click.UsageError(f"{len(request.sources)} videos need a folder to be drawn into: --draw DIR.")
 
@@ -101,14 +104,11 @@ def infer_videos(request: VideoRequest, *, model: str, runtime: dict[str, Any]) 
     """
     from lbkit.runtime.loading import load_model
 
+    _check_drawings(request)
     estimator = load_model(model, **runtime)
     boxes = _boxes(request.boxes, runtime)
     failures = 0
-    with _results(request) as write, native_stderr_silenced():
-        if request.format == "csv":
-            from lbkit.video.results import csv_header
-
-            write(csv_header(estimator.contract.keypoints))
+    with _results(request, estimator.contract.keypoints) as write, native_stderr_silenced():
         for source in request.sources:
             try:
                 failures += _Run(request, source, estimator, boxes, write).run()
@@ -129,7 +129,7 @@ class _Run:
         source: str,
         estimator: PoseEstimator,
         boxes: VideoBoxes,
-        write: Callable[[str], object],
+        write: Callable[[FramePoses, str], object],
     ) -> None:
         self._request = request
         self._source = source
@@ -171,10 +171,7 @@ class _Run:
                     return
 
     def _take(self, result: FramePoses, writer: VideoWriter | None) -> None:
-        from lbkit.video.results import csv_rows, json_line
-
-        row = csv_rows if self._request.format == "csv" else json_line
-        self._write(row(result, path=self._source))
+        self._write(result, self._source)
         if writer is not None:
             writer.write(result.time_s, lambda: self._picture(result))
         self._frames += 1
@@ -206,19 +203,19 @@ class _Run:
         name = video.info.name
         if video.broken_frames:
             click.echo(
-                plain_line(f"error: {name}: {_counted(video.broken_frames, 'frame')} broken and skipped"), err=True
+                plain_line(f"error: {name}: {counted(video.broken_frames, 'frame')} broken and skipped"), err=True
             )
         if is_quiet():
             return
         rate = self._frames / self._seconds if self._seconds else 0.0
         people = f"{len(self._ids)} {'person' if len(self._ids) == 1 else 'people'}"
-        frames = _counted(self._frames, "frame")
+        frames = counted(self._frames, "frame")
         click.echo(plain_line(f"{name}: {frames}, {people} in {self._seconds:.2f} s ({rate:.1f} frames/s)"), err=True)
         if video.dropped_frames:
             why = "newer ones came while the model was busy"
-            click.echo(f"note: {_counted(video.dropped_frames, 'frame')} dropped, because {why}", err=True)
+            click.echo(f"note: {counted(video.dropped_frames, 'frame')} dropped, because {why}", err=True)
         if video.repaired_times:
-            click.echo(f"note: {_counted(video.repaired_times, 'frame')} had no increasing time of their own", err=True)
+            click.echo(f"note: {counted(video.repaired_times, 'frame')} had no increasing time of their own", err=True)
         if self._frames and not self._ids:
             click.echo("note: nobody was found", err=True)
         for path in filter(None, (self._drawn, self._request.output)):
@@ -287,7 +284,23 @@ def load_detector(boxes: str, runtime: dict[str, Any]) -> PersonDetector:
 
 
 @contextlib.contextmanager
-def _results(request: VideoRequest) -> Iterator[Callable[[str], object]]:
+def _results(request: VideoRequest, keypoints: KeypointSchema) -> Iterator[Callable[[FramePoses, str], object]]:
+    """Give what writes a frame's result, told the video's name too."""
+    from lbkit.video.results import csv_header, csv_rows, json_line, parquet_table, table_rows
+
+    if request.format == "parquet" and request.output is not None:
+        with parquet_table(request.output, keypoints, force=request.force) as add:
+            yield lambda result, path: add(table_rows(result, path=path))
+        return
+    row = csv_rows if request.format == "csv" else json_line
+    with _text(request) as write:
+        if request.format == "csv":
+            write(csv_header(keypoints))
+        yield lambda result, path: write(row(result, path=path))
+
+
+@contextlib.contextmanager
+def _text(request: VideoRequest) -> Iterator[Callable[[str], object]]:
     from lbkit.video.sink import kept_text_file
 
     if request.output is None:
@@ -308,6 +321,19 @@ def _optional_window(request: VideoRequest) -> Iterator[Any]:
         yield window
 
 
+def _check_drawings(request: VideoRequest) -> None:
+    """Refuse before anything is computed what could not be drawn."""
+    if request.draw is None:
+        return
+    from lbkit.core.files import refuse_overwrite
+    from lbkit.video.sink import check_video_name
+
+    for source in request.sources:
+        path = _drawing_path(request.draw, source)
+        check_video_name(path)
+        refuse_overwrite(path, force=request.force)
+
+
 def _drawing_path(draw: Path, source: str) -> Path:
     """Return the video to write: the one named, or in a folder one of the source's name."""
     path = draw
@@ -319,7 +345,8 @@ def _drawing_path(draw: Path, source: str) -> Path:
     return path
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun, such as `2 frames`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 

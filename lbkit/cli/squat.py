@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lbkit.cli.infer_video import MAX_STRIDE
+from lbkit.cli.infer_video import MAX_STRIDE, counted
 from lbkit.cli.messages import plain_line
 from lbkit.cli.options import (
     DEFAULT_MODEL,
@@ -25,7 +24,7 @@ from lbkit.cli.options import (
     threads_option,
 )
 from lbkit.cli.report import native_stderr_silenced, progress_bar
-from lbkit.errors import InputError
+from lbkit.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from lbkit.core.estimator import PoseEstimator
@@ -47,8 +46,23 @@ OTHERS_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """What the command line asks for, besides the model."""
+class SquatRequest:
+    """What the command line asks for, besides the model.
+
+    Attributes:
+        source: A file, an address or a camera.
+        boxes: auto, whole or detector:FILE.onnx.
+        person: Whose squats, of several; the longest seen when None.
+        stride: Every how many-th frame is looked at.
+        live: Whether to tell each repetition as it ends.
+        as_json: Whether to print JSON.
+        frames: A table to write, a row a frame.
+        repetitions: A table to write, a row a repetition.
+        draw: A video to write.
+        report: A picture to write.
+        limits: A file of limits.
+        force: Replace files that exist.
+    """
 
     source: str
     boxes: str
@@ -103,7 +117,7 @@ def squat(ctx: click.Context, /, *, model: str, provider: str, threads: int | No
     off counts if its bottom is seen. What cannot be measured from where the camera stands is left empty, with the
     reason.
     """
-    request = _Request(**chosen)
+    request = SquatRequest(**chosen)
     _check(request)
     limits = _limits(request)
     from lbkit.runtime.loading import load_model
@@ -115,20 +129,34 @@ def squat(ctx: click.Context, /, *, model: str, provider: str, threads: int | No
 
     with native_stderr_silenced(), open_video(request.source) as video:
         if request.live or video.info.is_live:
-            _check_live(request)
-            _count_live(request, video, estimator, boxes=boxes, limits=limits)
-            return
+            from lbkit.cli.squat_live import count_live
+
+            ctx.exit(count_live(request, video, estimator, boxes=boxes, limits=limits))
         tracks, error = _follow(request, video, estimator, boxes)
     if tracks is None:
         raise error or InputError("holds no frames", where=request.source)
-    analysis = _analyze(request, tracks, limits, min_score=_min_score(estimator))
+    analysis = _analyze(request, tracks, limits, min_score=measuring_score(estimator))
+    if video.broken_frames:
+        from lbkit.motion.squat import Warn
+
+        broken = Warn("broken_frames", f"{counted(video.broken_frames, 'frame')} broken and skipped.")
+        analysis = replace(analysis, warnings=(*analysis.warnings, broken))
     _deliver(request, analysis, info=video.info, model=model)
     if error is not None:
         raise error
-    ctx.exit(0)
+    ctx.exit(tell_broken(video))
 
 
-def _check(request: _Request) -> None:
+def tell_broken(video: VideoSource) -> int:
+    """Say how many frames were broken and return the exit code that goes with it."""
+    if not video.broken_frames:
+        return 0
+    problem = f"{video.info.name}: {counted(video.broken_frames, 'frame')} broken and skipped"
+    click.echo(plain_line(f"error: {problem}"), err=True)
+    return 1
+
+
+def _check(request: SquatRequest) -> None:
     """Refuse before anything is computed what could not be written afterwards."""
     from lbkit.core.files import refuse_overwrite
     from lbkit.motion.chart import check_chart_name
@@ -156,14 +184,7 @@ def _check(request: _Request) -> None:
             raise click.UsageError(f"{path} is named twice.")
 
 
-def _check_live(request: _Request) -> None:
-    named = {"--frames": request.frames, "--repetitions": request.repetitions, "--report": request.report}
-    for option, value in {**named, "--draw": request.draw}.items():
-        if value is not None:
-            raise click.UsageError(f"{option} needs a recording; live, repetitions are printed as they end.")
-
-
-def _limits(request: _Request) -> SquatLimits:
+def _limits(request: SquatRequest) -> SquatLimits:
     from lbkit.motion.limits import default_limits, read_limits
 
     return default_limits() if request.limits is None else read_limits(request.limits)
@@ -187,7 +208,7 @@ def _boxes(boxes: str, *, provider: str, threads: int | None) -> VideoBoxes:
     return OnnxPersonDetector(path, provider=provider, threads=threads)
 
 
-def _min_score(estimator: PoseEstimator) -> float:
+def measuring_score(estimator: PoseEstimator) -> float:
     """Return the score below which the model's joints are not measured on: a weak model's peaks are low."""
     from lbkit.video.tracking import person_score_limit
 
@@ -195,7 +216,7 @@ def _min_score(estimator: PoseEstimator) -> float:
 
 
 def _follow(
-    request: _Request, video: VideoSource, estimator: PoseEstimator, boxes: VideoBoxes
+    request: SquatRequest, video: VideoSource, estimator: PoseEstimator, boxes: VideoBoxes
 ) -> tuple[list[PoseTrack] | None, BaseException | None]:
     """Return everybody's tracks, and what ended the video early: a broken file or Ctrl-C, with what was seen till then.
 
@@ -224,7 +245,7 @@ def _follow(
 
 
 @contextlib.contextmanager
-def _progress(request: _Request, info: VideoInfo) -> Iterator[Any]:
+def _progress(request: SquatRequest, info: VideoInfo) -> Iterator[Any]:
     if is_quiet() or not sys.stderr.isatty():
         yield lambda: None
         return
@@ -235,7 +256,7 @@ def _progress(request: _Request, info: VideoInfo) -> Iterator[Any]:
         yield lambda: bar.advance(task)
 
 
-def _analyze(request: _Request, tracks: list[PoseTrack], limits: SquatLimits, *, min_score: float) -> SquatAnalysis:
+def _analyze(request: SquatRequest, tracks: list[PoseTrack], limits: SquatLimits, *, min_score: float) -> SquatAnalysis:
     from lbkit.motion.squat import analyze_squats
 
     track = _chosen(request, tracks)
@@ -248,7 +269,7 @@ def _analyze(request: _Request, tracks: list[PoseTrack], limits: SquatLimits, *,
         raise InputError(error.problem, where=request.source, remedy=error.remedy) from error
 
 
-def _chosen(request: _Request, tracks: list[PoseTrack]) -> PoseTrack:
+def _chosen(request: SquatRequest, tracks: list[PoseTrack]) -> PoseTrack:
     """Return the track of the person asked for, or of who was seen longest; the others are told of."""
     if not tracks:
         raise InputError(
@@ -268,39 +289,64 @@ def _chosen(request: _Request, tracks: list[PoseTrack]) -> PoseTrack:
     return next(track for track in tracks if track.track_id == wanted)
 
 
-def _deliver(request: _Request, analysis: SquatAnalysis, *, info: VideoInfo, model: str) -> None:
-    """Write the tables first, then print, then write what needs the video once more; each problem stops only itself."""
-    from lbkit.motion.tables import analysis_dict, frame_rows, repetition_rows, write_table
+def _deliver(request: SquatRequest, analysis: SquatAnalysis, *, info: VideoInfo, model: str) -> None:
+    """Write the tables first, then print, then write what needs the video once more; each problem stops only itself.
 
-    if request.frames is not None:
-        write_table(request.frames, frame_rows(analysis), force=request.force)
-    if request.repetitions is not None:
-        write_table(request.repetitions, repetition_rows(analysis), force=request.force)
-    if request.as_json:
-        click.echo(json.dumps(analysis_dict(analysis, source=request.source), allow_nan=False))
-    else:
-        _print(request, analysis)
-    if request.draw is not None or request.report is not None:
-        _draw(request, analysis, info)
-    if not is_quiet():
-        for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
+    Raises:
+        OutputError: The last of the files that could not be written.
+    """
+    problems = []
+    for step in (_write_tables, _print, _draw):
+        try:
+            step(request, analysis, info)
+        except OutputError as error:
+            problems.append(error)
+    _tell_written(request, model=model)
+    for problem in problems[:-1]:
+        click.echo(plain_line(f"error: {problem}"), err=True)
+    if problems:
+        raise problems[-1]
+
+
+def _write_tables(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:  # noqa: ARG001
+    from lbkit.motion.tables import FRAME_COLUMNS, REPETITION_COLUMNS, all_frame_rows, repetition_rows, write_table
+
+    try:
+        if request.frames is not None:
+            write_table(request.frames, all_frame_rows(analysis), columns=FRAME_COLUMNS, force=request.force)
+    finally:
+        if request.repetitions is not None:
+            rows = repetition_rows(analysis)
+            write_table(request.repetitions, rows, columns=REPETITION_COLUMNS, force=request.force)
+
+
+def _tell_written(request: SquatRequest, *, model: str) -> None:
+    if is_quiet():
+        return
+    for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
+        if path.exists():
             click.echo(plain_line(f"written: {path}"), err=True)
-        if request.draw is None:
-            named = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
-            click.echo(
-                f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png",
-                err=True,
-            )
+    if request.draw is None:
+        named = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
+        click.echo(
+            f"next: lbkit squat {shlex.quote(request.source)}{named} --draw squats.mp4 --report squats.png", err=True
+        )
 
 
-def _print(request: _Request, analysis: SquatAnalysis) -> None:
+def _print(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:  # noqa: ARG001
     from lbkit.motion.squat import NOTICE
+    from lbkit.motion.tables import analysis_json
 
+    if request.as_json:
+        for piece in analysis_json(analysis, source=request.source):
+            click.echo(piece, nl=False)
+        click.echo()
+        return
     count = len(analysis.repetitions)
     view = f"{analysis.view.name} view" if analysis.view.name != "unknown" else "view unknown"
     click.echo(plain_line(f"{request.source}: {count} squat{'' if count == 1 else 's'}, {view}"))
     for item in analysis.repetitions:
-        click.echo(_line(item))
+        click.echo(repetition_line(item))
         for remark in item.remarks:
             click.echo(f"      {remark.sentence}")
     for warning in analysis.warnings:
@@ -308,8 +354,8 @@ def _print(request: _Request, analysis: SquatAnalysis) -> None:
     click.echo(NOTICE)
 
 
-def _line(item: Repetition) -> str:
-    """Return one repetition as a line."""
+def repetition_line(item: Repetition) -> str:
+    """Return one repetition as a line of text."""
     values = item.measures
     how = "" if values["max_knee_flexion_deg"] is not None else " by the hips' height"
     tempo = ", ".join(
@@ -324,8 +370,10 @@ def _line(item: Repetition) -> str:
     return f"{item.number:3d}  {item.start_s:6.1f} to {item.end_s:5.1f} s{cut}  {depth}{where}; {tempo}"
 
 
-def _draw(request: _Request, analysis: SquatAnalysis, info: VideoInfo) -> None:
+def _draw(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:
     """Read the video again, now that the counts are known, and draw over it."""
+    if request.draw is None and request.report is None:
+        return
     from lbkit.motion.chart import MAX_BOTTOMS, write_chart
     from lbkit.motion.overlay import draw_squat_frame
 
@@ -348,7 +396,7 @@ def _late_drawing(image: ImageArray, analysis: SquatAnalysis, row: int) -> Any:
     return lambda: draw_squat_frame(image, analysis, row)
 
 
-def _frames_again(request: _Request, *, count: int) -> Iterator[tuple[float, ImageArray]]:
+def _frames_again(request: SquatRequest, *, count: int) -> Iterator[tuple[float, ImageArray]]:
     """Yield times and pictures of the frames that were analysed, which after Ctrl-C are not all."""
     from itertools import islice
 
@@ -360,7 +408,7 @@ def _frames_again(request: _Request, *, count: int) -> Iterator[tuple[float, Ima
 
 
 @contextlib.contextmanager
-def _writer(request: _Request, info: VideoInfo) -> Iterator[Any]:
+def _writer(request: SquatRequest, info: VideoInfo) -> Iterator[Any]:
     if request.draw is None:
         yield None
         return
@@ -369,46 +417,3 @@ def _writer(request: _Request, info: VideoInfo) -> Iterator[Any]:
     rate = None if info.frames_per_s is None else info.frames_per_s / request.stride
     with VideoWriter(request.draw, size=info.size, frames_per_s=rate, force=request.force) as writer:
         yield writer.write
-
-
-def _count_live(
-    request: _Request, video: VideoSource, estimator: PoseEstimator, *, boxes: VideoBoxes, limits: SquatLimits
-) -> None:
-    """Print a line or a JSON object as each repetition ends, until the video does or Ctrl-C comes."""
-    from lbkit.motion.live import LiveCounter
-    from lbkit.motion.squat import NOTICE
-    from lbkit.video.pipeline import follow_people
-
-    counter = LiveCounter(video.info.size, limits=limits)
-    results = follow_people(video, estimator, boxes=boxes, stride=request.stride)
-    if not is_quiet():
-        click.echo(NOTICE, err=True)
-    with contextlib.closing(results):  # type: ignore[type-var]  # a generator
-        try:
-            for result in results:
-                _tell_live(request, counter.add(result.time_s, *_joints_of(result, request.person)))
-        finally:
-            _tell_live(request, counter.finish())
-            click.echo(f"{counter.count} squat{'' if counter.count == 1 else 's'}", err=True)
-
-
-def _joints_of(result: FramePoses, person: int | None) -> tuple[Any, Any]:
-    """Return (6, 2) joints and (6,) scores of the person asked for, or of the one found with most certainty."""
-    import numpy as np
-
-    candidates = [row for row, number in enumerate(result.ids) if person in (None, number)]
-    if not candidates:
-        return np.full((6, 2), np.nan), np.zeros(6)
-    row = max(candidates, key=lambda index: float(result.poses.person_scores[index]))
-    return result.poses.xy[row], np.clip(result.poses.scores[row], 0.0, 1.0)
-
-
-def _tell_live(request: _Request, ended: list[Repetition]) -> None:
-    from lbkit.motion.tables import repetition_dict
-
-    for item in ended:
-        click.echo(json.dumps(repetition_dict(item)) if request.as_json else _line(item))
-        if not request.as_json:
-            for remark in item.remarks:
-                click.echo(f"      {remark.sentence}")
-        sys.stdout.flush()

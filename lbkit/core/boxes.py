@@ -24,6 +24,9 @@ SIDE_PER_LEG = 0.25
 MIN_SIDE_PX, MAX_COORDINATE_PX = 1e-3, 1e7
 """Outside these a box is a slip, and its transform would leave floating point's reach."""
 
+SHOWN_BOXES = 5
+"""How many bad boxes an error names."""
+
 
 def whole_image_box(size: ImageSize) -> FloatArray:
     """Return the (4,) box of the whole image."""
@@ -60,16 +63,17 @@ def checked_boxes(boxes_xyxy: ArrayLike, size: ImageSize) -> NDArray[np.float64]
         size: Size of the image they lie on.
 
     Raises:
-        BoxError: A box cannot be used; the message has its index.
+        BoxError: Boxes cannot be used; the message names the first `SHOWN_BOXES` of them by their index, from 0.
     """
     boxes = np.asarray(boxes_xyxy, dtype=np.float64)
     boxes = boxes.reshape(-1, 4) if boxes.size in (0, 4) else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise BoxError(f"boxes should have shape (N, 4), got {boxes.shape}")
-    for index, box in enumerate(boxes):
-        problem = box_problem(box, size)
-        if problem:
-            raise BoxError(f"box {index}: {problem}")
+    problems = [(index, box_problem(box, size)) for index, box in enumerate(boxes)]
+    bad = [f"box {index}: {problem}" for index, problem in problems if problem is not None]
+    if bad:
+        more = f"; and {len(bad) - SHOWN_BOXES} more" if len(bad) > SHOWN_BOXES else ""
+        raise BoxError("; ".join(bad[:SHOWN_BOXES]) + more)
     return boxes
 
 

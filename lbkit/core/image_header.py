@@ -24,7 +24,20 @@ TEXT = "text"
 # A marker ends a JPEG scan unless it is a stuffed zero, a fill byte, TEM or a restart marker (ITU T.81, B.1.1.2).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_ORIENTATION_TAG, _WIDTH_TAG, _HEIGHT_TAG = 274, 256, 257
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_ORIENTATION_TAG, _WIDTH_TAG, _HEIGHT_TAG, _TILE_WIDTH_TAG, _TILE_HEIGHT_TAG = 274, 256, 257, 322, 323
+
+MAX_JPEG_SCANS = 100
+"""Every scan of a progressive JPEG passes over the whole picture, and an empty one takes ten bytes; encoders make about
+ten scans."""
+
+MAX_SEGMENTS = 10_000
+"""More of them no camera writes, and twenty megabytes of empty ones took 15 s to step over."""
+
+MAX_TILE_PIXELS = 2**22
+"""A TIFF's tile may be larger than its picture, and is decoded whole, up to this size; encoders make them of 2**18."""
+
+_PNG_WORDS = (b"zTXt", b"iTXt")
 
 
 class HeaderError(ValueError):
@@ -98,14 +111,20 @@ def read_header(data: bytes) -> PictureHeader:
 
 
 def _read_jpeg(data: bytes) -> PictureHeader:
-    height = width = 0
+    height = width = scans = 0
     orientation = 1
-    for code, start, end in _jpeg_segments(data):
+    for number, (code, start, end) in enumerate(_jpeg_segments(data)):
+        if number > MAX_SEGMENTS:
+            raise HeaderError(f"is no photograph: the JPEG has more than {MAX_SEGMENTS:,} segments")
         if code in _START_OF_FRAME:
             height, width = struct.unpack_from(">HH", data, start + 1)
         elif code == 0xE1 and data.startswith(b"Exif\0\0", start):
             orientation = _exif_orientation(data[start + 6 : end])
-        elif code == 0xD9:
+        elif code == _START_OF_SCAN:
+            scans += 1
+            if scans > MAX_JPEG_SCANS:
+                raise HeaderError(f"is drawn over and over: the JPEG has more than {MAX_JPEG_SCANS} scans")
+        elif code == _END_OF_IMAGE:
             return PictureHeader("JPEG", height, width, orientation, is_whole=True)
     if not width:
         raise HeaderError("is cut short: the JPEG ends inside its header")
@@ -113,14 +132,14 @@ def _read_jpeg(data: bytes) -> PictureHeader:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Walk a JPEG's markers: (code, start, end) of each payload; 0xD9, the end of the image, comes last if it is there.
+    """Walk a JPEG's markers: (code, start, end) of each payload; the end of the image comes last if it is there.
 
     Markers inside a segment, such as those of an embedded thumbnail, are stepped over.
     """
     position = 2
     while match := _JPEG_MARKER.search(data, position):
         code, start = data[match.end() - 1], match.end()
-        if code == 0xD9:
+        if code == _END_OF_IMAGE:
             yield code, start, start
             return
         if start + 2 > len(data):
@@ -131,14 +150,33 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _read_png(data: bytes) -> PictureHeader:
     width, height = struct.unpack_from(">II", data, 16)
-    orientation, position, is_whole = 1, 8, False
-    while position + 12 <= len(data) and not is_whole:
-        length, kind = struct.unpack_from(">I4s", data, position)
+    orientation, is_whole = 1, False
+    for kind, start, end in _png_chunks(data):
         if kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+            orientation = _exif_orientation(data[start + 8 : end - 4])
         is_whole = kind == b"IEND"
-        position += 12 + length
     return PictureHeader("PNG", height, width, orientation, is_whole=is_whole)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Walk a PNG's chunks: (kind, start, end) of each with its length and checksum, up to the image's end."""
+    position, kind = 8, b""
+    while position + 12 <= len(data) and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield kind, position, position + 12 + length
+        position += 12 + length
+
+
+def png_without_words(data: bytes) -> bytes:
+    """Return a PNG without its compressed texts, which libpng would unpack and nobody reads.
+
+    Seven megabytes of them unpacked to as many gigabytes, chunk by chunk, and took libpng 50 s.
+    """
+    cuts = [(start, end) for kind, start, end in _png_chunks(data) if kind in _PNG_WORDS]
+    if not cuts:
+        return data
+    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(data)]
+    return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def _read_webp(data: bytes) -> PictureHeader:
@@ -157,7 +195,9 @@ def _read_webp(data: bytes) -> PictureHeader:
 
 def _webp_orientation(data: bytes) -> int:
     position = 12
-    while position + 8 <= len(data):
+    for _ in range(MAX_SEGMENTS):
+        if position + 8 > len(data):
+            break
         kind, length = struct.unpack_from("<4sI", data, position)
         if kind == b"EXIF":
             exif = data[position + 8 : position + 8 + length]
@@ -179,8 +219,12 @@ def _read_gif(data: bytes) -> PictureHeader:
 
 def _read_tiff(data: bytes) -> PictureHeader:
     tags = _tiff_tags(data)
+    tile_width, tile_height = tags.get(_TILE_WIDTH_TAG, 0), tags.get(_TILE_HEIGHT_TAG, 0)
+    height, width = tags.get(_HEIGHT_TAG, 0), tags.get(_WIDTH_TAG, 0)
+    if tile_width * tile_height > max(MAX_TILE_PIXELS, height * width):
+        raise HeaderError(f"is {width}x{height} pixels in a TIFF tile of {tile_width}x{tile_height}")
     # OpenCV's TIFF decoder applies the orientation itself, whatever it is asked (4.10 and 5.0).
-    return PictureHeader("TIFF", tags.get(_HEIGHT_TAG, 0), tags.get(_WIDTH_TAG, 0), 1, is_whole=True)
+    return PictureHeader("TIFF", height, width, 1, is_whole=True)
 
 
 def _exif_orientation(tiff: bytes) -> int:
@@ -193,15 +237,20 @@ def _exif_orientation(tiff: bytes) -> int:
 
 
 def _tiff_tags(tiff: bytes) -> dict[int, int]:
-    """Return the single short and long values of a TIFF's first directory by tag (TIFF 6.0, section 2)."""
+    """Return the single short and long values of a TIFF's first directory by tag (TIFF 6.0, section 2).
+
+    Of a tag that comes twice the first counts, as it does to libtiff; of any other kind it is 0.
+    """
     order = ">" if tiff.startswith(b"MM") else "<"
     (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
     (count,) = struct.unpack_from(f"{order}H", tiff, directory)
-    tags = {}
+    tags: dict[int, int] = {}
     for position in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, kind = struct.unpack_from(f"{order}HH", tiff, position)
+        value = 0
         if kind in (3, 4):
-            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", tiff, position + 8)
+            (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", tiff, position + 8)
+        tags.setdefault(tag, value)
     return tags
 
 

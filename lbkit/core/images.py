@@ -23,6 +23,7 @@ from lbkit.core.image_header import (
     PictureHeader,
     foreign_content,
     picture_format,
+    png_without_words,
     read_header,
 )
 from lbkit.errors import ImageReadError, OutputError
@@ -226,6 +227,8 @@ def _check_header(header: PictureHeader, path: Where, max_pixels: int) -> None:
 
 def _decode_rgb(data: bytes, header: PictureHeader, path: Where, *, reduction: int = 1) -> ImageArray:
     """Return (H, W, 3) RGB, not yet oriented; only a JPEG can be reduced."""
+    if header.format == "PNG":
+        data = png_without_words(data)
     if header.format != "JPEG":
         return _to_rgb(_decode(data, header, path, flags=cv2.IMREAD_UNCHANGED), header, path)
     color = cv2.IMREAD_COLOR if _COLOR_RGB is None else _COLOR_RGB

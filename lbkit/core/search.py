@@ -18,8 +18,8 @@ SETTLED_IOU = 0.9
 class PersonSearch:
     """The search for one person on one image, told the model's answer round by round.
 
-    The first round looks at the whole image, each further one at a box about the joints just found; of all rounds the
-    one whose joints score highest wins.
+    The first round looks at the whole image or at the part to start with, each further one at a box about the joints
+    just found; of all rounds the one whose joints score highest wins.
 
     Attributes:
         image_size: Size of the image.
@@ -29,9 +29,9 @@ class PersonSearch:
         joints_box_xyxy: (4,) box that the best round looked at.
     """
 
-    def __init__(self, image_size: ImageSize) -> None:
+    def __init__(self, image_size: ImageSize, *, start_xyxy: FloatArray | None = None) -> None:
         self.image_size = image_size
-        self.box_xyxy: FloatArray = whole_image_box(image_size)
+        self.box_xyxy: FloatArray = whole_image_box(image_size) if start_xyxy is None else start_xyxy
         self.is_over = False
         self.joints: NDArray[np.float64] = np.zeros((0, 3))
         self.joints_box_xyxy: FloatArray = self.box_xyxy

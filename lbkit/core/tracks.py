@@ -22,6 +22,7 @@ class PoseTrack:
         scores: (T, 6) float64 in 0 to 1; 0 where the person was not found.
         image_size: Size of every frame.
         track_id: The person's number, the same through the whole recording.
+        company: Share of the looks for somebody else in which there was one; None where nobody looked.
     """
 
     time_s: NDArray[np.float64]
@@ -29,6 +30,7 @@ class PoseTrack:
     scores: NDArray[np.float64]
     image_size: ImageSize
     track_id: int = 0
+    company: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("time_s", "joints_xy", "scores"):

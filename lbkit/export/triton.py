@@ -2,6 +2,8 @@
 
     DIR/onnxruntime/NAME/   ONNX Runtime, on a GPU where there is one, else on the CPU
     DIR/tensorrt/NAME/      ONNX Runtime that hands the graph to TensorRT, which builds its engine when it starts
+    DIR/tensorrt-plan/NAME/ TensorRT alone, with a plan that is built beforehand, on the GPU that is to run it
+    DIR/build_plan.sh       builds that plan by trtexec
     DIR/client.py           sends the golden vectors to a running server and compares the answers
     DIR/golden.json         what it sends and expects
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,7 +32,7 @@ from lbkit.errors import ModelError, OutputError
 from lbkit.export.golden import GoldenBatch, read_golden
 from lbkit.runtime.signature import input_shape, output_shape
 
-Variant = Literal["onnxruntime", "tensorrt"]
+Variant = Literal["onnxruntime", "tensorrt", "tensorrt-plan"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 MAX_BATCH = 32
@@ -40,7 +43,9 @@ QUEUE_TIMEOUT_US = 30_000_000
 WARM_BATCHES = (1, 8, 32)
 """TensorRT and cuDNN choose kernels at the first run of a size; these sizes are run before the first request."""
 
-LABELS_FILE, CLIENT_FILE, GOLDEN_FILE = "labels.txt", "client.py", "golden.json"
+LABELS_FILE, CLIENT_FILE, GOLDEN_FILE, BUILD_FILE = "labels.txt", "client.py", "golden.json", "build_plan.sh"
+_BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "onnxruntime", "tensorrt-plan": "tensorrt"}
+_MODEL_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.onnx", "tensorrt-plan": "model.plan"}
 _KINDS = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 _PRECISION_MODES = {"fp16": "FP16", "int8": "INT8"}
 """The graph's own casts, scales and zero points stay; the mode lets TensorRT calculate as they say."""
@@ -72,6 +77,7 @@ def write_triton_repository(model: Path, folder: Path, *, force: bool = False) -
             whole = Path(made) / "whole"
             for variant in VARIANTS:
                 _write_model(whole / variant / model.stem, model, contract, variant=variant, golden=golden)
+            _write_build_script(whole, model.stem, contract)
             _write_client(whole, model.stem, contract, golden=golden, record=record)
             _replace(folder, whole, old=Path(made) / "old")
     except OSError as error:
@@ -88,7 +94,7 @@ def check_triton_folder(folder: Path, *, force: bool) -> None:
     if not folder.exists():
         return
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if not names <= {CLIENT_FILE, GOLDEN_FILE, *VARIANTS}:
+    if not names <= {CLIENT_FILE, GOLDEN_FILE, BUILD_FILE, *VARIANTS}:
         raise OutputError("is there and holds something else", where=folder, remedy="give another folder")
     if names and not force:
         raise OutputError("exists already", where=folder, remedy="give --force to replace it, or another name")
@@ -106,8 +112,8 @@ def triton_config(contract: ModelContract, *, name: str, variant: Variant) -> st
     blocks = [
         f"# {contract.model}, weights {contract.weights_sha256[:12]}; written by lbkit, see labels.txt for the joints.",
         f"name: {_quoted(name)}",
-        'backend: "onnxruntime"',
-        'default_model_filename: "model.onnx"',
+        f"backend: {_quoted(_BACKENDS[variant])}",
+        f"default_model_filename: {_quoted(_MODEL_FILES[variant])}",
         f"max_batch_size: {MAX_BATCH}",
         "input [\n" + _tensor(name=spec.name, kind=_KINDS[spec.dtype], dims=input_shape(contract)) + "\n]",
         "output [\n"
@@ -125,7 +131,7 @@ def triton_config(contract: ModelContract, *, name: str, variant: Variant) -> st
 
 
 def _instance_group(variant: Variant) -> str:
-    kind = "KIND_GPU" if variant == "tensorrt" else "KIND_AUTO"
+    kind = "KIND_AUTO" if variant == "onnxruntime" else "KIND_GPU"
     return f"instance_group [\n  {{\n    count: 1\n    kind: {kind}\n  }}\n]"
 
 
@@ -143,13 +149,8 @@ def _dynamic_batching() -> str:
 
 def _tensorrt(contract: ModelContract) -> str:
     """The profile spans every batch, so that one engine serves them all."""
-    sides = "x".join(map(str, input_shape(contract)))
-    options = {
-        "precision_mode": _PRECISION_MODES.get(contract.precision, "FP32"),
-        "trt_profile_min_shapes": f"{contract.input.name}:1x{sides}",
-        "trt_profile_opt_shapes": f"{contract.input.name}:{PREFERRED_BATCHES[0]}x{sides}",
-        "trt_profile_max_shapes": f"{contract.input.name}:{MAX_BATCH}x{sides}",
-    }
+    shapes = {f"trt_profile_{end}_shapes": shape for end, shape in _profile(contract).items()}
+    options = {"precision_mode": _PRECISION_MODES.get(contract.precision, "FP32"), **shapes}
     lines = "\n".join(
         f"        parameters {{ key: {_quoted(key)} value: {_quoted(value)} }}" for key, value in options.items()
     )
@@ -163,6 +164,40 @@ def _tensorrt(contract: ModelContract) -> str:
     ]
   }}
 }}"""
+
+
+def _profile(contract: ModelContract) -> dict[str, str]:
+    """Return the smallest, the usual and the largest input that an engine is built for."""
+    sides = "x".join(map(str, input_shape(contract)))
+    batches = {"min": 1, "opt": PREFERRED_BATCHES[0], "max": MAX_BATCH}
+    return {end: f"{contract.input.name}:{batch}x{sides}" for end, batch in batches.items()}
+
+
+def plan_command(contract: ModelContract, *, name: str) -> list[str]:
+    """Return the words of the command that builds a model's plan, to be run in the folder of the repositories.
+
+    A plan runs on the kind of GPU and the release of TensorRT that it was built with, so `trtexec` must be that of the
+    server. The graph's own types hold (`--stronglyTyped`), in which the file was measured.
+
+    Args:
+        contract: The model's.
+        name: Its folder's name.
+    """
+    shapes = [f"--{end}Shapes={shape}" for end, shape in _profile(contract).items()]
+    model, plan = f"onnxruntime/{name}/1/model.onnx", f"tensorrt-plan/{name}/1/model.plan"
+    return ["trtexec", f"--onnx={model}", f"--saveEngine={plan}", "--stronglyTyped", *shapes]
+
+
+def _write_build_script(folder: Path, name: str, contract: ModelContract) -> None:
+    path = folder / BUILD_FILE
+    lines = [
+        "#!/bin/sh",
+        "# A plan belongs to one kind of GPU and one release of TensorRT: run this where tritonserver is to run.",
+        'set -eu\ncd "$(dirname "$0")"',
+        shlex.join(plan_command(contract, name=name)),
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    path.chmod(path.stat().st_mode | 0o111)
 
 
 def _warmup(contract: ModelContract, *, batch: int) -> str:
@@ -227,7 +262,8 @@ def _write_model(
 ) -> None:
     (folder / "1").mkdir(parents=True)
     (folder / "warmup").mkdir()
-    shutil.copyfile(model, folder / "1" / "model.onnx")
+    if _MODEL_FILES[variant] == "model.onnx":
+        shutil.copyfile(model, folder / "1" / "model.onnx")
     (folder / "config.pbtxt").write_text(
         triton_config(contract, name=folder.name, variant=variant), encoding="utf-8", newline="\n"
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lbkit.core.angles import SIDES, knee_flexion_deg
 from lbkit.errors import InputError
+from lbkit.motion.limits import MeasuringLimits, default_limits
 from lbkit.motion.mending import MendedTrack
 from lbkit.motion.view import View
 
@@ -69,14 +70,6 @@ _UNMEASURABLE: Final = {
     "foot_angle_deg": ("heel and toe, which are not among the six joints", "knee_to_ankle_separation_ratio"),
 }
 
-# A limb shorter than this share of its own full length points 41 degrees out of the picture's plane. Networks set the
-# hip of a deep squat up to a fifth of the thigh too near, so that a stricter limit would refuse good side views.
-FORESHORTENED_BELOW: Final = 0.75
-
-# In a squat seen from 10 degrees beside the front both knees seem to go to one side. Where they do by more than this
-# together, the single knee's angle is the camera's doing.
-_TURNED_DEG: Final = 25.0
-_NARROWEST_ANKLES_LEGS: Final = 0.08
 _PIECES: Final = np.array([[0, 2, 4], [1, 3, 5]])
 
 
@@ -203,23 +196,29 @@ def hip_above_knee(joints_xy: Doubles) -> Doubles:
     return joints_xy[..., 2:4, 1] - joints_xy[..., 0:2, 1]
 
 
-def measure_frames(mended: MendedTrack, view: View) -> FrameAngles:
+def measure_frames(mended: MendedTrack, view: View, limits: MeasuringLimits | None = None) -> FrameAngles:
     """Return everything in `COLUMNS` for every frame, with reasons where it cannot be measured.
+
+    From the side one leg hides the other, so that the knees' difference would be the network's guess; single knees are
+    told, for the joints' scores say how sure each is.
 
     Args:
         mended: A track after `mend_track`.
         view: From where the person is seen.
+        limits: What can be measured; lbkit's own when None.
     """
+    limits = limits or default_limits().measuring
     joints = mended.track.joints_xy
     joint_reasons = _joint_reasons(mended)
     legs = joint_reasons[:, _PIECES].max(axis=2)
-    short = np.where(_is_foreshortened(joints), REASONS.index("foreshortened"), 0)
+    short = np.where(_is_foreshortened(joints, limits.min_limb_share), REASONS.index("foreshortened"), 0)
     frontal = 0 if view.name == "frontal" else REASONS.index("view")
+    hidden = REASONS.index("view") if view.name == "side" else 0
     # A knee bent toward the camera looks straight until its thigh looks short, so from the front no flexion is told.
     bent = np.maximum(legs, np.maximum(short.max(axis=2), REASONS.index("view") if view.name == "frontal" else 0))
     fppa = frontal_plane_projection_angle_deg(joints, faces_camera=view.faces_camera is not False)
     with np.errstate(invalid="ignore"):
-        is_turned = np.abs(np.diff(fppa, axis=1)) > _TURNED_DEG
+        is_turned = np.abs(np.diff(fppa, axis=1)) > limits.max_turn_deg
     turned = np.where(is_turned, REASONS.index("view"), 0)
     knees = knee_flexion_deg(joints)
     parts: list[tuple[Doubles, NDArray[np.int64]]] = [
@@ -228,10 +227,10 @@ def measure_frames(mended: MendedTrack, view: View) -> FrameAngles:
         (shank_inclination_deg(joints), np.maximum(joint_reasons[:, _PIECES[:, 1:]].max(axis=2), short[:, :, 1])),
         (fppa, np.maximum(legs, np.maximum(frontal, turned))),
         (hip_above_knee(joints) / mended.leg_px, joint_reasons[:, _PIECES[:, :2]].max(axis=2)),
-        ((knees[:, 0] - knees[:, 1])[:, None], bent.max(axis=1, keepdims=True)),
+        ((knees[:, 0] - knees[:, 1])[:, None], np.maximum(bent.max(axis=1, keepdims=True), hidden)),
         (fppa.mean(axis=1, keepdims=True), np.maximum(legs.max(axis=1, keepdims=True), frontal)),
         (pelvic_obliquity_deg(joints)[:, None], np.maximum(joint_reasons[:, :2].max(axis=1, keepdims=True), frontal)),
-        _separation(mended, joint_reasons, frontal),
+        _separation(mended, joint_reasons, frontal, min_ankles_legs=limits.min_ankles_legs),
     ]
     values = np.concatenate([part for part, _ in parts], axis=1)
     reasons = np.concatenate([why for _, why in parts], axis=1)
@@ -247,11 +246,12 @@ def _joint_reasons(mended: MendedTrack) -> NDArray[np.int64]:
     return np.where(mended.track.found, 0, reasons)
 
 
-def _is_foreshortened(joints_xy: Doubles) -> NDArray[np.bool_]:
+def _is_foreshortened(joints_xy: Doubles, min_limb_share: float) -> NDArray[np.bool_]:
     """Return (T, 2, 2) whether a side's thigh and shank are much shorter than they were in the same distance.
 
     A limb's full length is what it reaches about that time in standing; its share of the leg's full length then says
-    how far it is turned out of the picture's plane.
+    how far it is turned out of the picture's plane. Networks set the hip of a deep squat up to a fifth of the thigh too
+    near, so that a limit much stricter than 0.75 would refuse good side views.
     """
     legs = joints_xy[:, _PIECES]
     lengths = np.linalg.norm(np.diff(legs, axis=2), axis=-1)
@@ -260,16 +260,16 @@ def _is_foreshortened(joints_xy: Doubles) -> NDArray[np.bool_]:
         return np.zeros(lengths.shape, dtype=bool)
     full = np.percentile(lengths[seen], 85, axis=0)
     with np.errstate(invalid="ignore"):
-        return np.asarray(lengths < FORESHORTENED_BELOW * full)
+        return np.asarray(lengths < min_limb_share * full)
 
 
 def _separation(
-    mended: MendedTrack, joint_reasons: NDArray[np.int64], frontal: int
+    mended: MendedTrack, joint_reasons: NDArray[np.int64], frontal: int, *, min_ankles_legs: float
 ) -> tuple[Doubles, NDArray[np.int64]]:
     """Return (T, 1) knee-to-ankle separation and its reasons; ankles that touch give no ratio."""
     joints = mended.track.joints_xy
     ankles = np.abs(joints[:, 4, 0] - joints[:, 5, 0]) / mended.leg_px
     with np.errstate(invalid="ignore"):
-        narrow = np.where(ankles < _NARROWEST_ANKLES_LEGS, REASONS.index("view"), 0)
+        narrow = np.where(ankles < min_ankles_legs, REASONS.index("view"), 0)
     reasons = np.maximum.reduce([joint_reasons[:, 2:].max(axis=1), narrow, np.full(len(joints), frontal)])
     return knee_to_ankle_separation_ratio(joints)[:, None], reasons[:, None]

@@ -9,31 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lbkit.core.angles import knee_flexion_deg
+from lbkit.motion.limits import SignalLimits, SquatLimits
 from lbkit.motion.mending import MendedTrack
+from lbkit.motion.posture import STANDING_RATIO, flexion_of_height
 from lbkit.motion.smoothing import butterworth_lowpass, fill_gaps, runs, scipy_module
 from lbkit.motion.view import frontality, hip_widths, running_percentile
 
 Doubles = NDArray[np.float64]
 
-COUNTING_CUTOFF_HZ: Final = 2.0
-"""Nobody squats twice in a second; what is faster is noise here."""
-
-GLITCH_S: Final = 0.15
-"""What comes and goes within this time is an error of the network."""
-
-SHIN_SHARE: Final = 0.33
-_MOST_SHIN_DEG: Final = 38.0
-"""How much of the knee's bend the shin's lean takes, and its most, in squats with flat feet."""
-
-# Standing, the hips are two shanks above the ankles (Winter, 2009: thigh 0.245, shank 0.246 of stature); perspective
-# from a telephone on the floor or held high changes that by a quarter at most.
-_STANDING_RATIO: Final = 2.0
-_STANDING_RANGE: Final = (1.5, 2.5)
-_KNEE_WEIGHT: Final = 0.6
-_SCALE_WINDOW_S: Final = 3.0
 _RAREST: Final = 0.35
+"""Frames rarer than this share of the cut-off's period leave the low-pass nothing to filter."""
+
 _FEWEST_FOR_NOISE: Final = 8
-_KNOTS_DEG: Final = np.arange(0.0, 151.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +47,7 @@ class DepthSignal:
     seen: NDArray[np.bool_]
 
 
-def depth_signal(mended: MendedTrack, *, max_bridge_s: float) -> DepthSignal:
+def depth_signal(mended: MendedTrack, limits: SquatLimits) -> DepthSignal:
     """Return the counting signal of a track.
 
     From the side it is mostly the knees' flexion in the picture, the lesser of both legs, because in walking one knee
@@ -68,26 +55,27 @@ def depth_signal(mended: MendedTrack, *, max_bridge_s: float) -> DepthSignal:
 
     Args:
         mended: A track after `mend_track`.
-        max_bridge_s: Joints unseen for less are taken to move straight between where they were seen.
+        limits: Among them for how long unseen joints are taken to move straight between where they were seen.
     """
+    own = limits.signal
     time_s = mended.track.time_s
-    joints, _ = fill_gaps(time_s, mended.track.joints_xy, max_gap_s=max_bridge_s)
-    noise_px = _noise(time_s, hip_height_px(joints))
-    joints = _steadied(time_s, joints)
-    frontal = frontality(time_s, hip_widths(joints, leg_px=mended.leg_px))
-    shank_px = shank_length_px(time_s, joints)
+    joints, _ = fill_gaps(time_s, mended.track.joints_xy, max_gap_s=limits.counting.max_bridge_s)
+    noise_px = _noise(time_s, hip_height_px(joints), cutoff_hz=own.cutoff_hz)
+    joints = _steadied(time_s, joints, cutoff_hz=own.cutoff_hz)
+    frontal = frontality(time_s, hip_widths(joints, leg_px=mended.leg_px), limits=limits.view)
+    shank_px = shank_length_px(time_s, joints, window_s=own.scale_window_s)
     ratio = hip_height_px(joints) / shank_px
-    standing = standing_ratio(ratio)
+    standing = standing_ratio(ratio, own)
     ratio = ratio / standing
     by_height = flexion_of_height(ratio)
     knees = knee_flexion_deg(joints)
     by_knees = np.fmin(knees[:, 0], knees[:, 1])
-    weight = np.where(np.isfinite(by_knees), _KNEE_WEIGHT * (1 - frontal), 0.0)
-    depth = _without_glitches(time_s, (1 - weight) * by_height + weight * np.nan_to_num(by_knees))
+    weight = np.where(np.isfinite(by_knees), own.knee_weight * (1 - frontal), 0.0)
+    depth = (1 - weight) * by_height + weight * np.nan_to_num(by_knees)
     found = mended.track.found
     return DepthSignal(
         time_s=time_s,
-        depth_deg=depth,
+        depth_deg=_without_glitches(time_s, depth, glitch_s=own.glitch_s),
         height_ratio=ratio,
         frontality=frontal,
         ankles_legs=(joints[:, 4] - joints[:, 5]) / mended.leg_px,
@@ -103,8 +91,8 @@ def hip_height_px(joints_xy: Doubles) -> Doubles:
     return np.asarray(np.fmax(joints_xy[:, 4, 1], joints_xy[:, 5, 1]) - hip)
 
 
-def shank_length_px(time_s: Doubles, joints_xy: Doubles) -> Doubles:
-    """Return (T,) lengths of the longer shank, the upper quartile over three seconds about each moment.
+def shank_length_px(time_s: Doubles, joints_xy: Doubles, *, window_s: float) -> Doubles:
+    """Return (T,) lengths of the longer shank, the upper quartile over a time about each moment.
 
     That keeps the shank's error and its leaning in a squat out of what is divided by it; somebody who walks toward the
     camera grows in both alike.
@@ -112,29 +100,34 @@ def shank_length_px(time_s: Doubles, joints_xy: Doubles) -> Doubles:
     Args:
         time_s: (T,) seconds.
         joints_xy: (T, 6, 2) joints.
+        window_s: The time.
     """
     shanks = np.linalg.norm(joints_xy[:, 4:6] - joints_xy[:, 2:4], axis=-1)
     longer = np.fmax(shanks[:, 0], shanks[:, 1])
-    lengths = running_percentile(time_s, longer, window_s=_SCALE_WINDOW_S, percentile=75)
+    lengths = running_percentile(time_s, longer, window_s=window_s, percentile=75)
     return np.where(lengths > 0, lengths, np.nan)
 
 
-def standing_ratio(ratio: Doubles) -> float:
+def standing_ratio(ratio: Doubles, limits: SignalLimits) -> float:
     """Return the person's own height of the hips in shanks in standing, or the usual one where that was never seen.
 
     It is the 85th percentile less the values' own noise, so that standing itself comes out as 1 or more.
+
+    Args:
+        ratio: (T,) heights of the hips above the ankles in shanks.
+        limits: Among them the heights that standing may have.
     """
     seen = ratio[np.isfinite(ratio)]
     if not len(seen):
-        return _STANDING_RATIO
+        return STANDING_RATIO
     steps = np.diff(seen, n=2) if len(seen) > 2 else np.zeros(1)
     # The second difference of smoothed noise is the noise itself at best; a squat's own curvature adds nothing to it.
     noise = float(np.median(np.abs(steps)))
     own = float(np.percentile(seen, 85)) - noise
-    return own if _STANDING_RANGE[0] <= own <= _STANDING_RANGE[1] else _STANDING_RATIO
+    return own if limits.min_standing_ratio <= own <= limits.max_standing_ratio else STANDING_RATIO
 
 
-def _noise(time_s: Doubles, ratio: Doubles) -> float:
+def _noise(time_s: Doubles, ratio: Doubles, *, cutoff_hz: float) -> float:
     """Return the standard deviation that white noise of (T,) values keeps after `_steadied`.
 
     It is told by second differences, in which a squat shows little; the median keeps out what still shows.
@@ -144,16 +137,16 @@ def _noise(time_s: Doubles, ratio: Doubles) -> float:
     if len(bends) < _FEWEST_FOR_NOISE:
         return 0.0
     raw = float(np.median(bends)) / (0.6745 * 6**0.5)
-    kept = min(1.0, 2 * COUNTING_CUTOFF_HZ * float(np.median(np.diff(time_s))))
+    kept = min(1.0, 2 * cutoff_hz * float(np.median(np.diff(time_s))))
     return float(raw * kept**0.5)
 
 
-def _steadied(time_s: Doubles, joints_xy: Doubles) -> Doubles:
+def _steadied(time_s: Doubles, joints_xy: Doubles, *, cutoff_hz: float) -> Doubles:
     """Return joints without what is faster than a squat; means of three where frames are too rare for a filter."""
     if len(time_s) < 3:
         return joints_xy
-    if np.median(np.diff(time_s)) * COUNTING_CUTOFF_HZ < _RAREST:
-        return butterworth_lowpass(time_s, joints_xy, cutoff_hz=COUNTING_CUTOFF_HZ)
+    if np.median(np.diff(time_s)) * cutoff_hz < _RAREST:
+        return butterworth_lowpass(time_s, joints_xy, cutoff_hz=cutoff_hz)
     kernel = np.array([0.25, 0.5, 0.25])
     around = np.pad(joints_xy, ((1, 1), (0, 0), (0, 0)), constant_values=np.nan)
     stack = np.stack([around[:-2], around[1:-1], around[2:]])
@@ -162,26 +155,14 @@ def _steadied(time_s: Doubles, joints_xy: Doubles) -> Doubles:
     return np.where(np.isfinite(joints_xy), means, np.nan)
 
 
-def _without_glitches(time_s: Doubles, depth_deg: Doubles) -> Doubles:
+def _without_glitches(time_s: Doubles, depth_deg: Doubles, *, glitch_s: float) -> Doubles:
     """Return the signal without hollows and bumps too short for a person to get up or down in."""
     smooth = depth_deg.copy()
-    step = float(np.median(np.diff(time_s))) if len(time_s) > 1 else GLITCH_S
-    size = 2 * round(GLITCH_S / step / 2 - 0.25) + 1 if step < GLITCH_S / 2 else 2
+    step = float(np.median(np.diff(time_s))) if len(time_s) > 1 else glitch_s
+    size = 2 * round(glitch_s / step / 2 - 0.25) + 1 if step < glitch_s / 2 else 2
     morphology = scipy_module("ndimage")
     for start, stop in runs(np.isfinite(depth_deg)):
         if stop - start > size:
             filled = morphology.grey_closing(depth_deg[start:stop], size=size, mode="nearest")
             smooth[start:stop] = morphology.grey_opening(filled, size=size, mode="nearest")
     return smooth
-
-
-def height_of_flexion(flexion_deg: Doubles) -> Doubles:
-    """Return `height_ratio` of a symmetric squat with flat feet."""
-    shin = np.deg2rad(np.minimum(SHIN_SHARE * flexion_deg, _MOST_SHIN_DEG))
-    return np.asarray((np.cos(np.deg2rad(flexion_deg) - shin) + np.cos(shin)) / 2)
-
-
-def flexion_of_height(ratio: Doubles) -> Doubles:
-    """Return the flexion at which a symmetric squat has a `height_ratio`: the inverse of `height_of_flexion`."""
-    heights = height_of_flexion(_KNOTS_DEG)
-    return np.where(np.isfinite(ratio), np.interp(ratio, heights[::-1], _KNOTS_DEG[::-1]), np.nan)

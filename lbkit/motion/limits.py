@@ -7,12 +7,59 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lbkit.errors import ConfigError
 from lbkit.motion.measures import MEASURES
 
 _PATTERN = "take lbkit/motion/limits.toml as the pattern"
+_MOST = {"share": 1.0, "percentile": 100.0, "weight": 1.0}
+_POSITIVE = ("window_s", "_hz", "glitch_s", "_ratio")
+
+SectionT = TypeVar("SectionT")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingLimits:
+    """What a recording's figures are to be read with; see the comments in `limits.toml`."""
+
+    min_frames_per_s: float
+    max_unseen_share: float
+    max_company_share: float
+    min_jump_legs: float
+    max_speed_legs_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ViewLimits:
+    """From where a person is seen; see the comments in `limits.toml`."""
+
+    side_legs: float
+    frontal_legs: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuringLimits:
+    """What can be measured; see the comments in `limits.toml`."""
+
+    min_limb_share: float
+    max_turn_deg: float
+    min_ankles_legs: float
+    level_legs: float
+    max_pelvis_azimuth_deg: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignalLimits:
+    """How the depth is made that squats are counted on; see the comments in `limits.toml`."""
+
+    cutoff_hz: float
+    glitch_s: float
+    knee_weight: float
+    scale_window_s: float
+    min_standing_ratio: float
+    max_standing_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +79,10 @@ class CountingLimits:
     noise_factor: float
     max_unseen_share: float
     max_bridge_s: float
+    usual_percentile: float
+    max_noise_loss: float
+    cut_share: float
+    edge_s: float
     min_edge_share: float
 
 
@@ -66,6 +117,10 @@ class FeedbackRule:
 class SquatLimits:
     """All limits."""
 
+    recording: RecordingLimits
+    view: ViewLimits
+    measuring: MeasuringLimits
+    signal: SignalLimits
     counting: CountingLimits
     feedback: tuple[FeedbackRule, ...]
 
@@ -84,7 +139,7 @@ def read_limits(path: Path) -> SquatLimits:
         path: A TOML file with every limit.
 
     Raises:
-        ConfigError: It cannot be read, or a limit is missing, unknown or no number.
+        ConfigError: It cannot be read, or a limit is missing, unknown, no number, or one that cannot be.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -94,13 +149,32 @@ def read_limits(path: Path) -> SquatLimits:
 
 
 def _limits(content: dict[str, Any], *, where: str) -> SquatLimits:
-    _check_names(set(content), {"counting", "feedback"}, where=where)
-    wanted = {item.name for item in fields(CountingLimits)}
-    counting = content["counting"]
-    _check_names(set(counting), wanted, where=f"{where} [counting]")
-    numbers = {name: _number(value, where=f"{where} counting.{name}") for name, value in counting.items()}
+    _check_names(set(content), {item.name for item in fields(SquatLimits)}, where=where)
+    view = _section(ViewLimits, content["view"], where=f"{where} view")
+    if view.side_legs >= view.frontal_legs:
+        raise ConfigError("side_legs should be less than frontal_legs", where=f"{where} view")
     rules = tuple(_rule(code, rule, where=f"{where} feedback.{code}") for code, rule in content["feedback"].items())
-    return SquatLimits(CountingLimits(**numbers), rules)
+    return SquatLimits(
+        recording=_section(RecordingLimits, content["recording"], where=f"{where} recording"),
+        view=view,
+        measuring=_section(MeasuringLimits, content["measuring"], where=f"{where} measuring"),
+        signal=_section(SignalLimits, content["signal"], where=f"{where} signal"),
+        counting=_section(CountingLimits, content["counting"], where=f"{where} counting"),
+        feedback=rules,
+    )
+
+
+def _section(kind: type[SectionT], content: Any, *, where: str) -> SectionT:
+    """Return a section of numbers, none of them negative, shares at most 1 and percentiles at most 100."""
+    if not isinstance(content, dict):
+        raise ConfigError("should be a section of limits", where=where, remedy=_PATTERN)
+    _check_names(set(content), {item.name for item in fields(kind)}, where=where)  # type: ignore[arg-type]
+    for name, value in content.items():
+        number = _number(value, where=f"{where}.{name}")
+        most = next((most for word, most in _MOST.items() if word in name), float("inf"))
+        if not 0 <= number <= most or (number == 0 and name.endswith(_POSITIVE)):
+            raise ConfigError(f"cannot be {value!r}", where=f"{where}.{name}")
+    return kind(**{name: float(value) for name, value in content.items()})
 
 
 def _rule(code: str, rule: dict[str, Any], *, where: str) -> FeedbackRule:

@@ -57,6 +57,20 @@ def draw_squat_frame(image: ImageArray, analysis: SquatAnalysis, frame: int) -> 
     return canvas
 
 
+def draw_live_frame(image: ImageArray, poses: Poses, *, count: int, phase: str) -> ImageArray:
+    """Return a copy of a frame with the skeletons as they were found, the count so far and the phase.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        poses: Who was found.
+        count: Squats that have ended.
+        phase: What the person is doing.
+    """
+    canvas = draw_poses(image, poses)
+    _draw_count(canvas, str(count), phase, scale=max(image.shape[0] / 720, 0.5))
+    return canvas
+
+
 def _draw_angle(
     canvas: ImageArray,
     leg_xy: NDArray[np.float64],

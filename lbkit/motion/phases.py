@@ -9,22 +9,15 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.motion.depth import DepthSignal, height_of_flexion
+from lbkit.motion.depth import DepthSignal
 from lbkit.motion.limits import CountingLimits
+from lbkit.motion.posture import height_of_flexion
 from lbkit.motion.smoothing import runs, scipy_module
 
 Doubles = NDArray[np.float64]
 PhaseName = Literal["unknown", "standing", "descent", "bottom", "ascent"]
 PHASES: Final[tuple[PhaseName, ...]] = ("unknown", "standing", "descent", "bottom", "ascent")
 CutName = Literal["no", "start", "end", "both"]
-
-_EDGE_S: Final = 0.15
-_USUAL_PERCENTILE: Final = 75
-_CUT_SHARE: Final = 0.3
-"""A squat that the recording shows from or to so much of its depth at most is not called cut off."""
-
-_MOST_NOISE_LOSS: Final = 0.12
-"""However large the noise, a loss of height like that of a 65 degree squat is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +74,15 @@ def find_squats(signal: DepthSignal, limits: CountingLimits) -> tuple[list[Squat
         found, refused = _candidates(signal, start, stop, limits)
         spans += found
         rejected += refused
-    usual = _usual_amplitude(spans)
+    usual = _usual([span.amplitude_deg for span in spans], limits) if spans else 0.0
     kept = []
     for span in spans:
         reason = "shallow" if span.amplitude_deg < limits.min_share_of_own_range * usual else None
-        if reason is None and _is_at_edge(signal, span) and span.amplitude_deg < limits.min_edge_share * usual:
+        if (
+            reason is None
+            and _is_at_edge(signal, span, edge_s=limits.edge_s)
+            and span.amplitude_deg < limits.min_edge_share * usual
+        ):
             reason = "bottom_unseen"
         if reason is None:
             kept.append(span)
@@ -139,7 +136,7 @@ def _peaks(depth: Doubles, least: Doubles, limits: CountingLimits) -> tuple[list
     sizes = facts["prominences"]
     large = sizes >= least[places - 1]
     if large.any():
-        large &= sizes >= limits.min_share_of_own_range * np.percentile(sizes[large], _USUAL_PERCENTILE)
+        large &= sizes >= limits.min_share_of_own_range * _usual(sizes[large], limits)
     return [int(place) - 1 for place in places[large]], [float(size) for size in sizes[large]]
 
 
@@ -150,7 +147,7 @@ def _span(
     first, last = around
     peak = float(depth[deepest])
     before, after = depth[first : deepest + 1][::-1], depth[deepest : last + 1]
-    upright = peak - (1 - _CUT_SHARE) * amplitude
+    upright = peak - (1 - limits.cut_share) * amplitude
     starts_cut = first == 0 and float(before.min()) > upright
     ends_cut = last == len(depth) - 1 and float(after.min()) > upright
     low = peak - (1 - limits.bottom_share) * amplitude
@@ -228,17 +225,17 @@ def _height_fault(signal: DepthSignal, span: SquatSpan, limits: CountingLimits) 
     lost = highest - float(np.nanmedian(signal.height_ratio[span.bottom_start : span.bottom_end + 1]))
     if lost < limits.min_height_loss_share * (standing - bent):
         return "hips_stayed_up"
-    noise = min(limits.noise_factor * float(signal.noise[span.deepest]) * frontal, _MOST_NOISE_LOSS)
+    noise = min(limits.noise_factor * float(signal.noise[span.deepest]) * frontal, limits.max_noise_loss)
     return "within_noise" if lost < noise else None
 
 
-def _usual_amplitude(spans: list[SquatSpan]) -> float:
-    return float(np.percentile([span.amplitude_deg for span in spans], _USUAL_PERCENTILE)) if spans else 0.0
+def _usual(depths_deg: list[float] | Doubles, limits: CountingLimits) -> float:
+    return float(np.percentile(depths_deg, limits.usual_percentile))
 
 
-def _is_at_edge(signal: DepthSignal, span: SquatSpan) -> bool:
+def _is_at_edge(signal: DepthSignal, span: SquatSpan, *, edge_s: float) -> bool:
     """Tell whether the deepest frame is where the signal begins or ends, so that the bottom itself may lie outside."""
     time = signal.time_s
-    first = span.cut in ("start", "both") and time[span.deepest] - time[span.start] < _EDGE_S
-    last = span.cut in ("end", "both") and time[span.end] - time[span.deepest] < _EDGE_S
+    first = span.cut in ("start", "both") and time[span.deepest] - time[span.start] < edge_s
+    last = span.cut in ("end", "both") and time[span.end] - time[span.deepest] < edge_s
     return bool(first or last)

@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 
 from lbkit.motion.angles import FrameAngles
 from lbkit.motion.depth import DepthSignal
-from lbkit.motion.limits import FeedbackRule
+from lbkit.motion.limits import FeedbackRule, MeasuringLimits
 from lbkit.motion.measures import MEASURES
 from lbkit.motion.mending import MendedTrack
 from lbkit.motion.phases import CutName, SquatSpan
+from lbkit.motion.posture import flexion_of_height
 from lbkit.motion.view import View
 
 Doubles = NDArray[np.float64]
-
-# Hips nearer to the knees' height than this are neither above nor below them: the error of a joint is about that.
-_LEVEL_LEGS: Final = 0.03
 
 _SKEWED_IN_OBLIQUE: Final = frozenset({"depth_deg", "max_knee_flexion_deg", "knee_flexion_difference_deg"})
 
@@ -77,7 +75,14 @@ class Repetition:
 
 
 def describe(
-    span: SquatSpan, number: int, *, angles: FrameAngles, signal: DepthSignal, mended: MendedTrack, view: View
+    span: SquatSpan,
+    number: int,
+    *,
+    angles: FrameAngles,
+    signal: DepthSignal,
+    mended: MendedTrack,
+    view: View,
+    limits: MeasuringLimits,
 ) -> Repetition:
     """Return what can be told of one squat, without remarks.
 
@@ -88,6 +93,7 @@ def describe(
         signal: The counting signal.
         mended: The joints.
         view: From where the person is seen.
+        limits: What can be measured.
     """
     measured = _Measured()
     bottom = slice(span.bottom_start, span.bottom_end + 1)
@@ -100,7 +106,8 @@ def describe(
     for name in ("knee_to_ankle_separation_ratio", "knee_flexion_difference_deg"):
         measured.median(name, angles, name, bottom)
     _tell_worst_valgus(measured)
-    _tell_pelvis(measured, span, angles)
+    _tell_pelvis(measured, span, angles=angles, view=view, limits=limits)
+    _tell_evenness(measured, span, mended=mended, view=view)
     measured.put("sway_legs", *_sway(mended, span, view))
     above = measured.values["hip_above_knee_legs"]
     return Repetition(
@@ -112,7 +119,7 @@ def describe(
         deepest_frame=span.deepest,
         end_frame=span.end,
         cut=span.cut,
-        hip_below_knee=None if above is None or abs(above) < _LEVEL_LEGS else above < 0,
+        hip_below_knee=None if above is None or abs(above) < limits.level_legs else above < 0,
         measures={name: measured.values[name] for name in MEASURES},
         reasons=measured.reasons,
     )
@@ -210,17 +217,55 @@ def _tell_worst_valgus(measured: _Measured) -> None:
     measured.put("max_valgus_deg", worst, measured.reasons.get("mean_valgus_deg", ""))
 
 
-def _tell_pelvis(measured: _Measured, span: SquatSpan, angles: FrameAngles) -> None:
-    """Compare the pelvis at the bottom with the same in standing, which takes a tilted camera out."""
+def _tell_pelvis(
+    measured: _Measured, span: SquatSpan, *, angles: FrameAngles, view: View, limits: MeasuringLimits
+) -> None:
+    """Compare the pelvis at the bottom with the same in standing, which takes a tilted camera out.
+
+    What it does not take out is perspective: of hips turned from the camera, the nearer sinks more in the picture.
+    """
+    azimuth_deg = view.azimuth_deg
+    if view.name != "frontal" or azimuth_deg is None or azimuth_deg > limits.max_pelvis_azimuth_deg:
+        measured.put("pelvic_obliquity_change_deg", None, "view")
+        return
     tilts = angles.column("pelvic_obliquity_deg")
-    bottom = slice(span.bottom_start, span.bottom_end + 1)
-    upright = np.concatenate([tilts[max(span.start - 5, 0) : span.start + 1], tilts[span.end : span.end + 6]])
-    low, high = (part[np.isfinite(part)] for part in (tilts[bottom], upright))
-    if len(low) and len(high):
-        measured.put("pelvic_obliquity_change_deg", float(np.median(low) - np.median(high)))
-    else:
-        reason = _usual_reason(angles, "pelvic_obliquity_deg", bottom) if not len(low) else "not_found"
-        measured.put("pelvic_obliquity_change_deg", None, reason)
+    low, high = _median(tilts[_bottom(span)]), _median(tilts[_upright(span, len(tilts))])
+    reason = "not_found"
+    if np.isnan(low):
+        reason = _usual_reason(angles, "pelvic_obliquity_deg", slice(span.bottom_start, span.bottom_end + 1))
+    measured.put("pelvic_obliquity_change_deg", low - high if np.isfinite(low - high) else None, reason)
+
+
+def _tell_evenness(measured: _Measured, span: SquatSpan, *, mended: MendedTrack, view: View) -> None:
+    """Compare the knees' bends that each hip's loss of height over its own ankle calls for."""
+    if view.name != "frontal":
+        measured.put("estimated_flexion_difference_deg", None, "view")
+        return
+    joints = mended.track.joints_xy
+    heights = joints[:, 4:, 1] - joints[:, :2, 1]
+    low, high = (
+        np.array([_median(side) for side in heights[rows].T]) for rows in (_bottom(span), _upright(span, len(joints)))
+    )
+    left, right = flexion_of_height(low / high).tolist()
+    difference = left - right
+    measured.put("estimated_flexion_difference_deg", difference if np.isfinite(difference) else None, "not_found")
+
+
+def _bottom(span: SquatSpan) -> NDArray[np.int64]:
+    return np.arange(span.bottom_start, span.bottom_end + 1)
+
+
+def _upright(span: SquatSpan, frames: int) -> NDArray[np.int64]:
+    """Return the frames of standing right before a squat and right after."""
+    return np.concatenate(
+        [np.arange(max(span.start - 5, 0), span.start + 1), np.arange(span.end, min(span.end + 6, frames))]
+    )
+
+
+def _median(values: Doubles) -> float:
+    """Return the median of what is there; NaN if nothing is."""
+    there = values[np.isfinite(values)]
+    return float(np.median(there)) if len(there) else float("nan")
 
 
 def _sway(mended: MendedTrack, span: SquatSpan, view: View) -> tuple[float | None, str]:

@@ -12,7 +12,8 @@ from lbkit.core.tracks import PoseTrack
 from lbkit.errors import InputError
 from lbkit.motion.angles import FrameAngles, measure_frames
 from lbkit.motion.depth import DepthSignal, depth_signal
-from lbkit.motion.limits import SquatLimits, default_limits
+from lbkit.motion.jumps import jump_times
+from lbkit.motion.limits import RecordingLimits, SquatLimits, ViewLimits, default_limits
 from lbkit.motion.mending import MIN_SCORE, MendedTrack, mend_track, smoothed
 from lbkit.motion.phases import Rejected, SquatSpan, find_squats, phases_of
 from lbkit.motion.repetitions import Repetition, describe, remarks_on
@@ -22,9 +23,6 @@ NOTICE: Final = "lbkit is no medical device: it measures pictures, and gives no 
 
 COUNTING_MIN_SCORE: Final = 0.08
 """Counting bears with joints that measuring does not trust: a small network is unsure of knees in a deep squat."""
-
-_SLOW_HZ: Final = 10.0
-_MUCH_UNSEEN: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +86,16 @@ def analyze_squats(
         raise InputError(
             "nobody's leg was seen in any frame", remedy="film the whole person from hip to foot, near and well lit"
         )
-    signal = depth_signal(counted, max_bridge_s=limits.counting.max_bridge_s)
+    signal = depth_signal(counted, limits)
     spans, rejected = find_squats(signal, limits.counting)
-    view = _view(counted, spans)
+    view = _view(counted, spans, limits.view)
     is_sure = bool((track.scores[track.found] >= min_score).all())
     trusted = counted if is_sure else replace(mend_track(track, min_score=min_score), leg_px=counted.leg_px)
     mended = smoothed(trusted)
-    angles = measure_frames(mended, view)
+    angles = measure_frames(mended, view, limits.measuring)
     repetitions = []
     for number, span in enumerate(spans, 1):
-        told = describe(span, number, angles=angles, signal=signal, mended=mended, view=view)
+        told = describe(span, number, angles=angles, signal=signal, mended=mended, view=view, limits=limits.measuring)
         repetitions.append(replace(told, remarks=remarks_on(told, limits.feedback, view=view)))
     return SquatAnalysis(
         view=view,
@@ -106,43 +104,61 @@ def analyze_squats(
         phases=phases_of(signal, spans),
         signal=signal,
         mended=mended,
-        warnings=tuple(_warnings(view, signal, mended, repetitions=repetitions, rejected=rejected)),
+        warnings=(
+            _VIEW_WARNINGS[view.name],
+            *_person_warnings(track, leg_px=counted.leg_px, limits=limits.recording),
+            *_frame_warnings(signal, mended, limits.recording),
+            *_count_warnings(repetitions, rejected),
+        ),
         rejected=tuple(rejected),
     )
 
 
-def _view(mended: MendedTrack, spans: list[SquatSpan]) -> View:
+def _view(mended: MendedTrack, spans: list[SquatSpan], limits: ViewLimits) -> View:
     """Return the view about the squats, or of the whole track where there are none."""
     widths = hip_widths(mended.track.joints_xy, leg_px=mended.leg_px)
     if not spans:
-        return estimate_view(widths)
+        return estimate_view(widths, limits)
     inside = np.zeros(len(widths), dtype=bool)
     for span in spans:
         inside[span.start : span.end + 1] = True
-    return estimate_view(np.where(inside, widths, np.nan))
+    return estimate_view(np.where(inside, widths, np.nan), limits)
 
 
-def _warnings(
-    view: View,
-    signal: DepthSignal,
-    mended: MendedTrack,
-    *,
-    repetitions: list[Repetition],
-    rejected: list[Rejected],
-) -> list[Warn]:
-    warnings = [_VIEW_WARNINGS[view.name]]
+def _person_warnings(track: PoseTrack, *, leg_px: float, limits: RecordingLimits) -> list[Warn]:
+    """Return what makes it doubtful whose joints these are."""
+    warnings = []
+    if track.company is not None and track.company > limits.max_company_share:
+        sentence = f"Somebody else was in the picture in {track.company:.0%} of the looks; {_WHOSE}."
+        warnings.append(Warn("somebody_else", sentence))
+    jumps_s = jump_times(track, leg_px=leg_px, limits=limits)
+    if jumps_s:
+        times = ", ".join(f"{time:.1f} s" for time in jumps_s[:_MOST_TIMES])
+        more = f" and {len(jumps_s) - _MOST_TIMES} times more" if len(jumps_s) > _MOST_TIMES else ""
+        sentence = f"The joints jumped to another place at {times}{more}, perhaps to another person; {_WHOSE}."
+        warnings.append(Warn("person_changed", sentence))
+    return warnings
+
+
+def _frame_warnings(signal: DepthSignal, mended: MendedTrack, limits: RecordingLimits) -> list[Warn]:
+    warnings = []
     step = float(np.median(np.diff(signal.time_s))) if len(signal.time_s) > 1 else 0.0
-    if step * _SLOW_HZ > 1:
+    if step * limits.min_frames_per_s > 1:
         rate = 1 / step
         warnings.append(Warn("few_frames", f"{rate:.0f} frames a second: joints are not smoothed, tempo is coarse."))
     unseen = 1 - float(signal.seen.mean())
-    if unseen > _MUCH_UNSEEN:
+    if unseen > limits.max_unseen_share:
         warnings.append(Warn("much_unseen", f"The legs were not seen in {unseen:.0%} of the frames."))
     if mended.swapped.any():
         share = float(mended.swapped.any(axis=1).mean())
         warnings.append(
             Warn("sides_swapped", f"Left and right had changed places in {share:.1%} of the frames; mended.")
         )
+    return warnings
+
+
+def _count_warnings(repetitions: list[Repetition], rejected: list[Rejected]) -> list[Warn]:
+    warnings = []
     cut = [item.number for item in repetitions if item.cut != "no"]
     if cut:
         warnings.append(Warn("cut_off", f"The recording cuts off repetition {', '.join(map(str, cut))}."))
@@ -151,6 +167,8 @@ def _warnings(
     return warnings
 
 
+_MOST_TIMES: Final = 3
+_WHOSE: Final = "check whose squats these are (--draw shows it, --boxes detector:FILE.onnx tells people apart)"
 _VIEW_WARNINGS: Final = {
     "frontal": Warn(
         "view_frontal", "Frontal view: knee flexion cannot be measured; depth is estimated from the hips' height."
@@ -160,6 +178,8 @@ _VIEW_WARNINGS: Final = {
         "Oblique view: knee flexion looks smaller than it is and is not remarked on, and inward knees cannot be told; "
         "film from the side for depth, from the front for the knees.",
     ),
-    "side": Warn("view_side", "Side view: inward knees, pelvis and sway cannot be told; film from the front for them."),
+    "side": Warn(
+        "view_side", "Side view: inward knees, pelvis, evenness and sway cannot be told; film from the front for them."
+    ),
     "unknown": Warn("view_unknown", "The hips were never seen, so the view is unknown."),
 }

@@ -17,16 +17,13 @@ from numpy.typing import NDArray
 from lbkit.core.geometry import ImageSize
 from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.core.tracks import PoseTrack
+from lbkit.motion.posture import shin_lean_deg
 from lbkit.synthetic.camera import Camera
 from lbkit.synthetic.poses import walking_pose
 from lbkit.synthetic.skeleton import ANKLE_HEIGHT, HIP_SEPARATION, SHANK, THIGH, BodyShape, place_skeleton
 
 Doubles = NDArray[np.float64]
 
-SHIN_SHARE: Final = 0.33
-"""Part of the knee's flexion that the shin's forward lean takes, up to `_MOST_SHIN_DEG`."""
-
-_MOST_SHIN_DEG: Final = 38.0
 _SIGNS: Final = np.array([1.0, -1.0])
 _WALK_KNOTS: Final = 64
 _STEPS_PER_S: Final = 1.8
@@ -273,7 +270,7 @@ def _share_down(since_s: Doubles, squat: PlannedSquat) -> Doubles:
 def _hips(legs: LegModel, flexion_deg: Doubles, ankles: Doubles, reach: Doubles) -> Doubles:
     """Return (T, 2, 3) hips as far from their ankles as the bent knees let them be, and behind them in a squat."""
     mean = flexion_deg.mean(axis=1, keepdims=True)
-    shin = np.deg2rad(np.minimum(SHIN_SHARE * mean, _MOST_SHIN_DEG))
+    shin = np.deg2rad(shin_lean_deg(mean))
     back = THIGH * np.sin(np.deg2rad(mean) - shin) - SHANK * np.sin(shin)
     hips = np.zeros_like(ankles)
     hips[..., 0] = _SIGNS * HIP_SEPARATION * legs.stature_m / 2

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import importlib
-from collections.abc import Iterable
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import numpy as np
 
@@ -18,9 +20,29 @@ from lbkit.motion.phases import PHASES
 from lbkit.motion.repetitions import Repetition
 from lbkit.motion.squat import NOTICE, SquatAnalysis
 
+_ROWS_AT_ONCE: Final = 1024
 TABLE_SUFFIXES: Final = (".csv", ".parquet")
 
 Row = dict[str, Any]
+
+FRAME_COLUMNS: Final = (
+    "time_s",
+    "phase",
+    "repetition",
+    "depth_deg",
+    *COLUMNS,
+    "interpolated",
+    "sides_swapped",
+    "reasons",
+)
+"""What a row a frame holds (see `frame_rows`)."""
+
+REPETITION_COLUMNS: Final = (
+    *("number", "start_s", "deepest_s", "end_s", "cut", "hip_below_knee"),
+    *MEASURES,
+    "feedback",
+)
+"""What a row a repetition holds (see `repetition_row`)."""
 
 
 def analysis_dict(analysis: SquatAnalysis, *, source: str) -> dict[str, Any]:
@@ -33,6 +55,27 @@ def analysis_dict(analysis: SquatAnalysis, *, source: str) -> dict[str, Any]:
         analysis: What was found.
         source: What was looked at.
     """
+    frames = [_frame_dict(row) for row in frame_rows(analysis)]
+    return {**_analysis_head(analysis, source=source), "frames": frames}
+
+
+def analysis_json(analysis: SquatAnalysis, *, source: str) -> Iterator[str]:
+    """Yield `analysis_dict` as pieces of one JSON text, so that an hour of frames is never held as text.
+
+    Args:
+        analysis: What was found.
+        source: What was looked at.
+    """
+    head = json.dumps(_analysis_head(analysis, source=source), allow_nan=False)
+    yield head.removesuffix("}") + ', "frames": ['
+    separator = ""
+    for row in all_frame_rows(analysis):
+        yield separator + json.dumps(_frame_dict(row), allow_nan=False)
+        separator = ", "
+    yield "]}"
+
+
+def _analysis_head(analysis: SquatAnalysis, *, source: str) -> Row:
     view = analysis.view
     return {
         "source": source,
@@ -47,7 +90,6 @@ def analysis_dict(analysis: SquatAnalysis, *, source: str) -> dict[str, Any]:
         "not_counted": [{"time_s": _rounded(item.time_s), "reason": item.reason} for item in analysis.rejected],
         "warnings": [{"code": item.code, "sentence": item.sentence} for item in analysis.warnings],
         "notice": NOTICE,
-        "frames": [_frame_dict(row) for row in frame_rows(analysis)],
     }
 
 
@@ -72,28 +114,35 @@ def repetition_dict(repetition: Repetition) -> dict[str, Any]:
 
 
 def repetition_rows(analysis: SquatAnalysis) -> list[Row]:
-    """Return one flat row a repetition; remarks are their codes, joined by spaces."""
-    return [
-        {
-            **_repetition_head(item),
-            **{name: _rounded(item.measures[name]) for name in MEASURES},
-            "feedback": " ".join(remark.code for remark in item.remarks),
-        }
-        for item in analysis.repetitions
-    ]
+    """Return one row a repetition (see `repetition_row`)."""
+    return [repetition_row(item) for item in analysis.repetitions]
 
 
-def frame_rows(analysis: SquatAnalysis) -> list[Row]:
-    """Return one row a frame: time, phase, repetition, depth, every column of `COLUMNS`, and why one is missing."""
+def repetition_row(item: Repetition) -> Row:
+    """Return one repetition as a flat row; remarks are their codes, joined by spaces."""
+    return {
+        **_repetition_head(item),
+        **{name: _rounded(item.measures[name]) for name in MEASURES},
+        "feedback": " ".join(remark.code for remark in item.remarks),
+    }
+
+
+def frame_rows(analysis: SquatAnalysis, *, frames: range | None = None) -> list[Row]:
+    """Return one row a frame: time, phase, repetition, depth, every column of `COLUMNS`, and why one is missing.
+
+    Args:
+        analysis: What was found.
+        frames: Of which frames; of all when None.
+    """
     number = np.zeros(len(analysis.phases), dtype=int)
     for item in analysis.repetitions:
         number[item.start_frame : item.end_frame + 1] = item.number
     mended = analysis.mended
     rows = []
-    for index, time in enumerate(analysis.angles.time_s.tolist()):
+    for index in range(len(analysis.phases)) if frames is None else frames:
         values, reasons = analysis.angles.values[index].tolist(), analysis.angles.reasons[index].tolist()
         row: Row = {
-            "time_s": round(time, 4),
+            "time_s": round(float(analysis.angles.time_s[index]), 4),
             "phase": PHASES[analysis.phases[index]],
             "repetition": int(number[index]) or None,
             "depth_deg": _rounded(float(analysis.signal.depth_deg[index])),
@@ -106,12 +155,19 @@ def frame_rows(analysis: SquatAnalysis) -> list[Row]:
     return rows
 
 
-def write_table(path: Path, rows: Iterable[Row], *, force: bool) -> None:
+def all_frame_rows(analysis: SquatAnalysis) -> Iterator[Row]:
+    """Yield the rows of every frame (see `frame_rows`), some at a time."""
+    for start in range(0, len(analysis.phases), _ROWS_AT_ONCE):
+        yield from frame_rows(analysis, frames=range(start, min(start + _ROWS_AT_ONCE, len(analysis.phases))))
+
+
+def write_table(path: Path, rows: Iterable[Row], *, columns: Sequence[str], force: bool) -> None:
     """Write rows to a CSV or Parquet file, by its suffix; dicts within a row become `name=value` joined by spaces.
 
     Args:
         path: Where to.
         rows: Flat rows with the same names.
+        columns: The names.
         force: Replace what is there.
 
     Raises:
@@ -120,16 +176,35 @@ def write_table(path: Path, rows: Iterable[Row], *, force: bool) -> None:
     """
     check_table_name(path)
     refuse_overwrite(path, force=force)
-    flat = [{name: _flat(value) for name, value in row.items()} for row in rows]
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".parquet":
+            flat = [{name: _flat(value) for name, value in row.items()} for row in rows]
             arrow = _arrow()
-            importlib.import_module("pyarrow.parquet").write_table(arrow.Table.from_pylist(flat), temporary)
+            table = arrow.Table.from_pylist(flat) if flat else arrow.table({name: [] for name in columns})
+            importlib.import_module("pyarrow.parquet").write_table(table, temporary)
             return
         with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, list(flat[0]) if flat else [], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(flat)
+            _write_csv(stream, rows, columns, with_header=True)
+
+
+def csv_text(rows: Iterable[Row], columns: Sequence[str], *, with_header: bool) -> str:
+    """Return rows as lines of CSV; dicts within a row become `name=value` joined by spaces.
+
+    Args:
+        rows: Flat rows with these names.
+        columns: The names.
+        with_header: Whether the names come first.
+    """
+    text = io.StringIO()
+    _write_csv(text, rows, columns, with_header=with_header)
+    return text.getvalue()
+
+
+def _write_csv(stream: TextIO, rows: Iterable[Row], columns: Sequence[str], *, with_header: bool) -> None:
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    if with_header:
+        writer.writeheader()
+    writer.writerows({name: _flat(value) for name, value in row.items()} for row in rows)
 
 
 def check_table_name(path: Path) -> None:

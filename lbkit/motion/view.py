@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lbkit.motion.limits import ViewLimits, default_limits
 from lbkit.motion.smoothing import scipy_module
 
 Doubles = NDArray[np.float64]
@@ -15,14 +16,6 @@ ViewName = Literal["frontal", "oblique", "side", "unknown"]
 
 # Joint centres of the hips lie 0.112 of stature apart, thigh and shank are 0.491 of it (Winter, 2009, figure 4.1).
 HIP_WIDTH_LEGS: Final = 0.112 / 0.491
-
-SIDE_LEGS: Final = 0.09
-"""Hips nearer than this many leg lengths: side view, within about 23 degrees."""
-
-FRONTAL_LEGS: Final = 0.165
-"""Hips further apart than this: frontal (or from behind), within about 44 degrees."""
-
-_WINDOW_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +49,33 @@ def hip_widths(joints_xy: Doubles, *, leg_px: float) -> Doubles:
     return (joints_xy[:, 0, 0] - joints_xy[:, 1, 0]) / leg_px
 
 
-def estimate_view(widths_legs: Doubles) -> View:
-    """Return the view that the hips' widths (T,) speak for; the median makes light of frames gone wrong."""
+def estimate_view(widths_legs: Doubles, limits: ViewLimits | None = None) -> View:
+    """Return the view that the hips' widths speak for; the median makes light of frames gone wrong.
+
+    Args:
+        widths_legs: (T,) as of `hip_widths`.
+        limits: What is a side view and what a frontal one; lbkit's own when None.
+    """
+    limits = limits or default_limits().view
     widths = widths_legs[np.isfinite(widths_legs)]
     if not len(widths):
         return View("unknown", float("nan"))
     width = float(np.median(widths))
-    if abs(width) < SIDE_LEGS:
+    if abs(width) < limits.side_legs:
         return View("side", width)
-    return View("oblique" if abs(width) < FRONTAL_LEGS else "frontal", width)
+    return View("oblique" if abs(width) < limits.frontal_legs else "frontal", width)
 
 
-def frontality(time_s: Doubles, widths_legs: Doubles) -> Doubles:
-    """Return (T,) how frontal the view is about each moment: 0 from the side, 1 from the front or behind."""
-    local = np.nan_to_num(np.abs(running_percentile(time_s, widths_legs, window_s=_WINDOW_S)))
-    return np.clip((local - SIDE_LEGS) / (FRONTAL_LEGS - SIDE_LEGS), 0.0, 1.0)
+def frontality(time_s: Doubles, widths_legs: Doubles, *, limits: ViewLimits) -> Doubles:
+    """Return (T,) how frontal the view is about each moment: 0 from the side, 1 from the front or behind.
+
+    Args:
+        time_s: (T,) seconds.
+        widths_legs: (T,) as of `hip_widths`.
+        limits: What is a side view and what a frontal one.
+    """
+    local = np.nan_to_num(np.abs(running_percentile(time_s, widths_legs, window_s=limits.window_s)))
+    return np.clip((local - limits.side_legs) / (limits.frontal_legs - limits.side_legs), 0.0, 1.0)
 
 
 def running_percentile(time_s: Doubles, values: Doubles, *, window_s: float, percentile: float = 50.0) -> Doubles:

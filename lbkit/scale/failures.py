@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from lbkit.core.files import atomic_path
 from lbkit.errors import LbkitError
-from lbkit.scale.durable import synced
+from lbkit.scale.durable import append_durably, durable_path
 
 FAILURES_NAME = "failures.jsonl"
 
@@ -27,14 +26,13 @@ def failure_line(problem: LbkitError, *, part: int | None, source: Path | None) 
 
 
 def append_failures(folder: Path, lines: Iterable[str]) -> None:
-    """Add lines; those of a part that is never finished are taken out by `drop_unfinished`."""
-    text = "".join(lines)
-    if not text:
-        return
-    path = folder / FAILURES_NAME
-    with path.open("a", encoding="ascii") as stream:
-        stream.write(text)
-    synced(path)
+    """Add lines; those of a part that is never finished are taken out by `drop_unfinished`.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    if text := "".join(lines):
+        append_durably(folder / FAILURES_NAME, text)
 
 
 def drop_unfinished(folder: Path, *, parts: int) -> None:
@@ -42,11 +40,12 @@ def drop_unfinished(folder: Path, *, parts: int) -> None:
     path = folder / FAILURES_NAME
     if not path.exists():
         return
-    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as kept:
-        with path.open(encoding="ascii", errors="replace") as stream:
-            kept.writelines(line for line in stream if _counts(line, parts))
-        kept.flush()
-        synced(temporary)
+    with (
+        durable_path(path) as temporary,
+        path.open(encoding="ascii", errors="replace") as stream,
+        temporary.open("w", encoding="ascii") as kept,
+    ):
+        kept.writelines(line for line in stream if _counts(line, parts))
 
 
 def _counts(line: str, parts: int) -> bool:

@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lbkit.core.files import atomic_path
 from lbkit.errors import InputError
-from lbkit.scale.durable import synced
+from lbkit.scale.durable import durable_path
 
 LISTING_NAME = "pictures.jsonl"
 
@@ -23,15 +22,13 @@ def write_listing(folder: Path, found: Iterable[Path | InputError]) -> tuple[int
         OutputError: It cannot be written.
     """
     count, problems = 0, []
-    with atomic_path(folder / LISTING_NAME) as temporary:
-        with temporary.open("w", encoding="ascii") as stream:
-            for item in found:
-                if isinstance(item, InputError):
-                    problems.append(item)
-                else:
-                    stream.write(json.dumps(str(item)) + "\n")
-                    count += 1
-        synced(temporary)
+    with durable_path(folder / LISTING_NAME) as temporary, temporary.open("w", encoding="ascii") as stream:
+        for item in found:
+            if isinstance(item, InputError):
+                problems.append(item)
+            else:
+                stream.write(json.dumps(str(item)) + "\n")
+                count += 1
     return count, problems
 
 

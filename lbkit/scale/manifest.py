@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lbkit.core.files import atomic_path
 from lbkit.errors import InputError
-from lbkit.scale.durable import synced
+from lbkit.scale.durable import durable_path
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
@@ -90,9 +90,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "settings": dict(manifest.settings),
         "parts": [asdict(part) for part in manifest.parts],
     }
-    with atomic_path(folder / MANIFEST_NAME) as temporary:
+    with durable_path(folder / MANIFEST_NAME) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        synced(temporary)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -109,13 +108,17 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as a manifest ({error})", where=path, remedy=remedy) from error
+    version = record.get("lbkit_run") if isinstance(record, dict) else None
+    if isinstance(version, int) and version > MANIFEST_VERSION:
+        problem = f"is of version {version}, and this lbkit reads version {MANIFEST_VERSION}"
+        raise InputError(problem, where=path, remedy="go on with the lbkit that began it, or give another --output")
     try:
-        version, settings, pictures = record["lbkit_run"], dict(record["settings"]), int(record["pictures"])
-        parts = tuple(Part(**entry) for entry in record["parts"])
+        settings, pictures = dict(record["settings"]), int(record["pictures"])
+        manifest = Manifest(settings, pictures, tuple(Part(**entry) for entry in record["parts"]))
+        ends = [0, *itertools.accumulate(part.pictures for part in manifest.parts)]
+        is_whole = [part.first for part in manifest.parts] == ends[:-1] and ends[-1] <= pictures
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("is no manifest of a run of lbkit", where=path, remedy=remedy) from error
-    manifest = Manifest(settings, pictures, parts)
-    firsts = [sum(part.pictures for part in parts[:index]) for index in range(len(parts))]
-    if version != MANIFEST_VERSION or firsts != [part.first for part in parts] or manifest.done > pictures:
-        raise InputError("is a manifest of another version, or damaged", where=path, remedy=remedy)
+    if version != MANIFEST_VERSION or not is_whole:
+        raise InputError("is damaged, or no manifest of a run of lbkit", where=path, remedy=remedy)
     return manifest

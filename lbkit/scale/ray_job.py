@@ -7,12 +7,14 @@ are those of a single machine: parts, failures and a manifest that a later run c
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import os
 import pickle
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from urllib.parse import urlsplit
 from lbkit.core.pipeline import BoxPlan, run_inference
 from lbkit.core.results import ImageResult
 from lbkit.core.threads import thread_limits
-from lbkit.errors import ConfigError, MissingDependencyError
+from lbkit.errors import ConfigError, ImageReadError, LbkitError, MissingDependencyError
 from lbkit.runtime.loading import load_model
 from lbkit.scale.run import Infer
 
@@ -32,6 +34,9 @@ CHUNK_PICTURES = 64
 
 WAVE_PICTURES = 200_000
 """Pictures handed to Ray at once, which bounds the memory for the list."""
+
+MAX_RETRIES = 2
+"""How often a chunk is done again whose session died; a picture that kills every session would be tried for ever."""
 
 LOCAL = "local"
 
@@ -74,9 +79,10 @@ class Work:
 
 @contextmanager
 def ray_inference(work: Work, plan: RayPlan) -> Iterator[Infer]:
-    """Join or start a Ray cluster, and leave or stop it at the end.
+    """Join or start a Ray cluster, and leave or stop it at the end; a Ray that the caller has joined is used and left.
 
-    The pictures must be there, under the same paths, on every machine, and so must lbkit in the same version.
+    The pictures must be there, under the same paths, on every machine, and so must lbkit in the same version. A picture
+    that kills whichever session reads it has a result that says so.
 
     Args:
         work: What to do.
@@ -87,52 +93,123 @@ def ray_inference(work: Work, plan: RayPlan) -> Iterator[Infer]:
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        ConfigError: There is no cluster at the address, or not an actor fits on it.
+        ConfigError: There is no cluster at the address, the caller has joined another, or not an actor fits on it.
+        LbkitError: A session cannot be opened there, as where the provider does not run.
     """
     ray = _import_ray()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here tells nobody
-    try:
-        _join(ray, plan)
+    with _joined(ray, plan), _own_data_context(ray):
+        try:
+            yield _Job(ray, work, plan).infer
+        except ray.exceptions.RayError as error:
+            raise ConfigError(
+                f"the cluster gives up ({_last_line(error)})",
+                where=plan.address,
+                remedy="check that lbkit is installed on every machine in this version, then give --resume",
+            ) from error
+
+
+class _Job:
+    """The work of one run, spread over the cluster's sessions."""
+
+    def __init__(self, ray: Any, work: Work, plan: RayPlan) -> None:
+        self._ray, self._plan = ray, plan
         options = {**work.options, "threads": plan.cpus_per_actor, "streams": None}
-        parts = ray.put(work.model.read_bytes()), ray.put(work.boxes)
-        pool = ray.data.ActorPoolStrategy(size=plan.actors or actors_that_fit(ray, plan))
+        shared = (ray.put(work.model.read_bytes()), ray.put(work.boxes))
+        self._session = (shared, options, str(Path.cwd()))
+        self._pool = ray.data.ActorPoolStrategy(size=plan.actors or actors_that_fit(ray, plan))
+        self._spare: Any = None
 
-        def infer(pictures: Iterator[Path]) -> Iterator[ImageResult]:
-            while wave := list(itertools.islice(pictures, WAVE_PICTURES)):
-                chunks = [wave[start : start + plan.chunk] for start in range(0, len(wave), plan.chunk)]
-                rows = [{"pictures": pickle.dumps(chunk)} for chunk in chunks]
-                done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                    _Worker,
-                    fn_constructor_args=(*parts, options, str(Path.cwd())),
-                    compute=pool,
-                    num_cpus=plan.cpus_per_actor,
-                    num_gpus=plan.gpus_per_actor or None,
+    def infer(self, pictures: Iterator[Path]) -> Iterator[ImageResult]:
+        """Yield a result for each picture, in their order."""
+        size = self._plan.chunk
+        while wave := list(itertools.islice(pictures, WAVE_PICTURES)):
+            chunks = [wave[start : start + size] for start in range(0, len(wave), size)]
+            done = 0
+            for row in self._answers(chunks):
+                yield from self._one_by_one(chunks[done : row["chunk"]])
+                yield from _results(row)
+                done = row["chunk"] + 1
+            yield from self._one_by_one(chunks[done:])
+
+    def _answers(self, chunks: list[list[Path]]) -> Iterator[dict[str, Any]]:
+        """Return the chunks' answers in their order; those whose sessions died again and again are left out."""
+        rows = [{"chunk": number, "pictures": pickle.dumps(chunk)} for number, chunk in enumerate(chunks)]
+        data = self._ray.data.from_items(rows, override_num_blocks=len(rows))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of max_task_retries, for which there is no other name
+            done = data.map(
+                _Worker,
+                fn_constructor_args=self._session,
+                compute=self._pool,
+                num_cpus=self._plan.cpus_per_actor,
+                num_gpus=self._plan.gpus_per_actor or None,
+                max_task_retries=MAX_RETRIES,
+            )
+        return iter(done.iter_rows())
+
+    def _one_by_one(self, chunks: list[list[Path]]) -> Iterator[ImageResult]:
+        """Find the pictures that kill their session: each runs by itself, in a session beside the pool."""
+        for picture in itertools.chain.from_iterable(chunks):
+            session = self._spare_session()
+            try:
+                row = self._ray.get(session.answer.remote(0, pickle.dumps([picture])))
+            except self._ray.exceptions.RayActorError:
+                self._spare = None
+                problem = "kills the program that reads it"
+                yield ImageResult(
+                    picture, None, problems=(ImageReadError(problem, where=picture, remedy="convert it to PNG"),)
                 )
-                for row in done.iter_rows():
-                    yield from pickle.loads(row["results"])
+            else:
+                yield from _results(row)
 
-        yield infer
-    finally:
-        ray.shutdown()
+    def _spare_session(self) -> Any:
+        """Return an actor that takes no processor of the pool's, which would wait for it, and no GPU."""
+        if self._spare is None:
+            shared, options, folder = self._session
+            options = {**options, "provider": "cpu"} if self._plan.gpus_per_actor else options
+            self._spare = self._ray.remote(num_cpus=0)(_Worker).remote(shared, options, folder)
+            self._ray.get(self._spare.__ray_ready__.remote())
+        return self._spare
 
 
 class _Worker:
     """An actor: one session, and one chunk of pictures after the other."""
 
-    def __init__(self, model: Any, boxes: Any, options: Mapping[str, Any], folder: str) -> None:
+    def __init__(self, shared: tuple[Any, Any], options: Mapping[str, Any], folder: str) -> None:
         import ray
 
+        model, boxes = shared
         os.chdir(folder)  # relative paths mean what they mean where the run was started
         self._boxes: BoxPlan = ray.get(boxes)
+        self._problem: LbkitError | None = None
         with tempfile.TemporaryDirectory(prefix="lbkit-") as temporary:
             path = Path(temporary) / "model.onnx"
             path.write_bytes(ray.get(model))
-            self._estimator = load_model(path, **options)
+            try:
+                self._estimator = load_model(path, **options)
+            except LbkitError as error:  # told as an answer: Ray would wrap it into pages, or begin again for ever
+                self._problem = error
 
-    def __call__(self, row: Mapping[str, bytes]) -> dict[str, bytes]:
-        pictures: list[Path] = pickle.loads(row["pictures"])
-        results = run_inference(pictures, self._estimator, boxes=self._boxes, readers=1)
-        return {"results": pickle.dumps(list(results))}
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return self.answer(row["chunk"], row["pictures"])
+
+    def answer(self, chunk: int, pickled: bytes) -> dict[str, Any]:
+        """Return the chunk's number and, pickled, its results, or the error that there are none for."""
+        if self._problem is not None:
+            return {"chunk": chunk, "results": pickle.dumps(self._problem)}
+        pictures: list[Path] = pickle.loads(pickled)
+        try:
+            results = list(run_inference(pictures, self._estimator, boxes=self._boxes, readers=1))
+        except LbkitError as error:
+            return {"chunk": chunk, "results": pickle.dumps(error)}
+        return {"chunk": chunk, "results": pickle.dumps(results)}
+
+
+def _results(row: Mapping[str, Any]) -> list[ImageResult]:
+    answer: list[ImageResult] | LbkitError = pickle.loads(row["results"])
+    if isinstance(answer, LbkitError):
+        raise answer
+    return answer
 
 
 def _import_ray() -> Any:
@@ -145,6 +222,24 @@ def _import_ray() -> Any:
     return ray
 
 
+@contextmanager
+def _joined(ray: Any, plan: RayPlan) -> Iterator[None]:
+    """Be connected to the cluster for the block; leave it afterwards only where it was joined here."""
+    if ray.is_initialized():
+        there = ray.get_runtime_context().gcs_address
+        if plan.address not in (LOCAL, "auto", there):
+            remedy = "call ray.shutdown() first, or leave the address out to use the cluster that was joined"
+            raise ConfigError(f"this program has joined the cluster {there}", where=plan.address, remedy=remedy)
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here tells nobody
+    try:
+        _join(ray, plan)
+        yield
+    finally:
+        ray.shutdown()
+
+
 def _join(ray: Any, plan: RayPlan) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
@@ -154,16 +249,38 @@ def _join(ray: Any, plan: RayPlan) -> None:
             _knock(plan.address)
             ray.init(address=plan.address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"no Ray cluster can be reached ({words})",
+            f"no Ray cluster can be reached ({_first_line(error)})",
             where=plan.address,
             remedy="check `ray status` there, or leave --ray-address out to start one on this machine",
         ) from error
-    context = ray.data.DataContext.get_current()
+
+
+@contextmanager
+def _own_data_context(ray: Any) -> Iterator[None]:
+    """Set what Ray Data should do for the block: keep the order, go on past a chunk that fails, and say nothing."""
+    logger = logging.getLogger("ray.data")
+    before, level = ray.data.DataContext.get_current(), logger.level
+    context = copy.deepcopy(before)
     context.execution_options.preserve_order = True
+    context.max_errored_blocks = -1
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext._set_current(context)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        ray.data.DataContext._set_current(before)
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _last_line(error: Exception) -> str:
+    """Return the end of a traceback of another process, which is where its error stands."""
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
 def _knock(address: str) -> None:

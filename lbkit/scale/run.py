@@ -2,24 +2,25 @@
 
 The folder of a run holds the list of pictures, fixed when the run begins; parts of results; the failures; and the
 manifest, which alone says what counts. A part is written under a temporary name, synced and renamed, then its failures
-are appended, then the manifest is replaced. Whatever a crash leaves between two of these steps is not in the manifest,
-and is removed or written over when the run goes on.
+are appended, then the manifest is replaced; each step is on the disk before the next begins. Whatever a crash leaves
+between two of these steps is not in the manifest, and is removed or written over when the run goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lbkit.core.files import atomic_path
 from lbkit.core.keypoints import KeypointSchema
 from lbkit.core.results import ImageResult
 from lbkit.errors import ConfigError, InputError, OutputError
-from lbkit.scale.durable import synced
+from lbkit.scale.durable import durable_path, sync_folder
 from lbkit.scale.failures import FAILURES_NAME, append_failures, drop_unfinished, failure_line
 from lbkit.scale.listing import LISTING_NAME, read_listing, write_listing
 from lbkit.scale.manifest import MANIFEST_NAME, Manifest, Part, read_manifest, write_manifest
@@ -28,6 +29,11 @@ from lbkit.scale.sole_use import sole_use
 
 DEFAULT_PART_SIZE = 1000
 """Pictures a part: some seconds to minutes of work, which is what a crash can cost."""
+
+MANY_PARTS = 10_000
+"""A run of more parts of the default size has larger ones, because with every part the manifest of all is written."""
+
+_PART_NAME = re.compile(r"part-[0-9]{5,}\.[a-z]+")
 
 Infer = Callable[[Iterator[Path]], Iterator[ImageResult]]
 """Gives one result for each picture, in their order."""
@@ -45,14 +51,14 @@ class RunPlan:
         settings: What decides its results, as JSON values; a run goes on only with equal ones.
         keypoints: The joints, in the model's order.
         part_format: How parts are written.
-        part_size: Pictures a part.
+        part_size: Pictures a part; `default_part_size` when None.
     """
 
     folder: Path
     settings: Mapping[str, Any]
     keypoints: KeypointSchema
     part_format: PartFormat = "jsonl"
-    part_size: int = DEFAULT_PART_SIZE
+    part_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +139,27 @@ def run_parts(plan: RunPlan, manifest: Manifest, *, infer: Infer, watcher: Watch
     return manifest
 
 
+def default_part_size(pictures: int) -> int:
+    """Return how many pictures a part of a run over so many has."""
+    return max(DEFAULT_PART_SIZE, math.ceil(pictures / MANY_PARTS))
+
+
 def _one_part(plan: RunPlan, manifest: Manifest, results: Iterator[ImageResult], watcher: Watcher) -> Manifest:
-    number, size = len(manifest.parts), min(plan.part_size, manifest.pictures - manifest.done)
+    number, part_size = len(manifest.parts), plan.part_size or default_part_size(manifest.pictures)
+    size = min(part_size, manifest.pictures - manifest.done)
     name, failures = f"part-{number:05}.{plan.part_format}", []
     pictures = people = 0
-    with atomic_path(plan.folder / name) as temporary:
-        with part_writer(plan.part_format, temporary, keypoints=plan.keypoints) as writer:
-            for result in itertools.islice(results, size):
-                writer.write(result)
-                failures += [failure_line(problem, part=number, source=result.path) for problem in result.problems]
-                pictures, people = pictures + 1, people + (0 if result.poses is None else len(result.poses))
-                watcher.take(result)
-                if watcher.is_stopping():
-                    break
-        synced(temporary)
+    with (
+        durable_path(plan.folder / name) as temporary,
+        part_writer(plan.part_format, temporary, keypoints=plan.keypoints) as writer,
+    ):
+        for result in itertools.islice(results, size):
+            writer.write(result)
+            failures += [failure_line(problem, part=number, source=result.path) for problem in result.problems]
+            pictures, people = pictures + 1, people + (0 if result.poses is None else len(result.poses))
+            watcher.take(result)
+            if watcher.is_stopping():
+                break
     if pictures < size and not watcher.is_stopping():
         problem = f"has {manifest.done + pictures} pictures, and the manifest says {manifest.pictures}"
         raise InputError(problem, where=plan.folder / LISTING_NAME, remedy="remove the folder to begin anew")
@@ -169,6 +182,7 @@ def _begun(plan: RunPlan, sources: Sources) -> Manifest:
     append_failures(plan.folder, [failure_line(problem, part=None, source=None) for problem in problems])
     manifest = Manifest(dict(plan.settings), count)
     write_manifest(plan.folder, manifest)
+    sync_folder(plan.folder.resolve().parent)
     return manifest
 
 
@@ -177,7 +191,7 @@ def _tidy(folder: Path, manifest: Manifest | None) -> None:
     named = set() if manifest is None else {part.file for part in manifest.parts}
     for path in folder.iterdir():
         is_temporary = path.name.startswith((".part-", ".manifest-", ".pictures-", ".failures-"))
-        if is_temporary or (path.name.startswith("part-") and path.name not in named):
+        if is_temporary or (_PART_NAME.fullmatch(path.name) and path.name not in named):
             path.unlink()
     if manifest is None:
         (folder / FAILURES_NAME).unlink(missing_ok=True)

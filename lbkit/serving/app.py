@@ -16,12 +16,13 @@ from starlette.types import ASGIApp
 
 from lbkit._version import __version__
 from lbkit.errors import InputError, LbkitError
+from lbkit.serving.answers import HeldAnswers
 from lbkit.serving.batching import Ticket
 from lbkit.serving.gateway import Gateway, error_response, json_response
 from lbkit.serving.protocol import HEADER_LENGTH_FIELD, model_metadata, server_metadata
 from lbkit.serving.refusals import RequestRefusedError, bad_request, unavailable
 from lbkit.serving.service import KeypointService
-from lbkit.serving.uploads import BodyReader, read_upload
+from lbkit.serving.uploads import PARAMETERS, BodyReader, check_parameters, read_upload
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +92,12 @@ def _add_metadata(app: FastAPI, service: KeypointService) -> None:
 
 
 def _add_work(app: FastAPI, service: KeypointService) -> None:
-    bodies = BodyReader(service.limits)
+    bodies, answers = BodyReader(service.limits), HeldAnswers(service.limits.max_held_bytes)
 
     @app.post("/v1/keypoints")
     async def keypoints(request: Request) -> Response:
         """Find the joints of the people on a picture."""
+        check_parameters(request, PARAMETERS)
         _check_room(service)
         async with bodies.read(request) as body:
             upload = await read_upload(request, body, limits=service.limits)
@@ -110,6 +112,7 @@ def _add_work(app: FastAPI, service: KeypointService) -> None:
     async def infer(name: str, request: Request) -> Response:
         """Run the model on tensors."""
         _check_name(name, service)
+        check_parameters(request, ())
         _check_room(service)
         header_length = _header_length(request)
         async with bodies.read(request) as body:
@@ -117,9 +120,9 @@ def _add_work(app: FastAPI, service: KeypointService) -> None:
                 request, service, lambda ticket: service.infer(body, ticket, header_length=header_length)
             )
         if json_length is None:
-            return Response(content, media_type="application/json")
+            return answers.response(content, media_type="application/json")
         headers = {HEADER_LENGTH_FIELD: str(json_length)}
-        return Response(content, media_type="application/octet-stream", headers=headers)
+        return answers.response(content, media_type="application/octet-stream", headers=headers)
 
 
 async def _answer(request: Request, service: KeypointService, work: Callable[[Ticket], AnswerT]) -> AnswerT:

@@ -20,8 +20,8 @@ class ServingLimits:
         max_people: People in one request.
         max_body_bytes: Length of one request's body.
         max_pixels: Pixels of one picture, by its header.
-        max_held_bytes: Bodies that lie in memory at once; likewise decoded pictures, and what decoding them takes; one
-            of each is always allowed.
+        max_held_bytes: Bodies that lie in memory at once; likewise decoded pictures, what decoding them takes, and
+            tensors that clients have yet to take; one of each is always allowed.
         max_connections: Open connections.
         transfer_timeout_s: How long a client may take to send a request's head, to send its body, and to take the
             answer.

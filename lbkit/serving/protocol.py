@@ -25,6 +25,9 @@ from lbkit.serving.refusals import bad_request, too_large
 HEADER_LENGTH_FIELD = "Inference-Header-Content-Length"
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ("binary_tensor_data",)
+JSON_PIECE = 2**15
+"""Numbers that are written at once, in some 20 ms; until they are, no other thread of Python's runs."""
+
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
@@ -123,18 +126,24 @@ def encode_answer(
         array = np.ascontiguousarray(outputs[wanted.name], dtype="<f4")
         record: dict[str, Any] = {"name": wanted.name, "datatype": "FP32", "shape": list(array.shape)}
         if wanted.is_binary:
-            record["parameters"] = {"binary_data_size": array.nbytes}
+            records.append(json.dumps(record | {"parameters": {"binary_data_size": array.nbytes}}).encode())
             binary.append(array.tobytes())
         else:
             if not np.isfinite(array).all():
                 raise ModelError(f"the model {model_name} put out numbers that are not finite")
-            record["data"] = array.ravel().tolist()
-        records.append(record)
+            records.append(json.dumps(record)[:-1].encode() + b', "data": [' + _json_numbers(array) + b"]}")
     answer: dict[str, Any] = {"model_name": model_name}
     if request.request_id is not None:
         answer["id"] = request.request_id
-    header = json.dumps(answer | {"outputs": records}).encode()
+    header = json.dumps(answer)[:-1].encode() + b', "outputs": [' + b", ".join(records) + b"]}"
     return b"".join([header, *binary]), len(header) if binary else None
+
+
+def _json_numbers(array: NDArray[np.float32]) -> bytes:
+    """Return numbers with commas between, written piece by piece."""
+    flat = array.ravel()
+    starts = range(0, len(flat), JSON_PIECE)
+    return b", ".join(json.dumps(flat[start : start + JSON_PIECE].tolist())[1:-1].encode() for start in starts)
 
 
 def _json_object(text: bytes) -> dict[str, Any]:

@@ -159,11 +159,17 @@ class _GuardedProtocol(H11Protocol):
         self._set_watch()
 
     def data_received(self, data: bytes) -> None:
+        before = self.cycle
         super().data_received(data)
-        self._set_watch()
+        if self.cycle is not before or not self._is_working:
+            self._set_watch()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._set_watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
         self._set_watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -175,13 +181,20 @@ class _GuardedProtocol(H11Protocol):
         self.transport.write(_plain_answer(400, msg))
         self.transport.close()
 
+    @property
+    def _is_working(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _set_watch(self) -> None:
-        """Time the connection while no request is worked on: its head is to come, or its answer to be taken."""
-        is_working = self.cycle is not None and not self.cycle.response_complete
-        if is_working and self._watch is not None:
+        """Time the connection while its client is awaited: a head is to come, or an answer to be taken.
+
+        The time for an answer runs from when the client was first behind with it, however little it takes meanwhile.
+        """
+        is_awaited = not self._is_working or self.flow.write_paused
+        if not is_awaited and self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        elif not is_working and self._watch is None:
+        elif is_awaited and self._watch is None:
             self._watch = self.loop.call_later(self.limits.transfer_timeout_s, self.transport.abort)
 
 

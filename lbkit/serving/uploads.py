@@ -1,10 +1,11 @@
-"""What comes in over HTTP: bodies within their bounds, and the picture and boxes in them."""
+"""What comes in over HTTP: addresses, bodies within their bounds, and the picture and boxes in them."""
 
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,8 +20,14 @@ from lbkit.serving.refusals import RequestRefusedError, bad_request, too_large, 
 from lbkit.serving.service import BoxChoice
 
 IMAGE_FIELD, BOXES_FIELD, NAME_FIELD = "image", "boxes", "name"
+PARAMETERS = (BOXES_FIELD, NAME_FIELD)
+"""What an address with a picture may have behind its question mark."""
+
 DEFAULT_NAME = "image"
 MAX_NAME_CHARACTERS = 1024
+
+FORM_COPIES = 3
+"""Of a form there lie in memory the body, the file that is cut out of it, and for a moment the file as it was read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,20 +65,23 @@ class BodyReader:
         """
         self._check_head(request)
         chunks: list[bytes] = []
-        held = 0
+        copies = FORM_COPIES if _is_form(request) else 1
+        received = 0
         try:
             async with asyncio.timeout(self._limits.transfer_timeout_s):
                 async for chunk in request.stream():
-                    held += len(chunk)
-                    self._held_bytes += len(chunk)
-                    self._check_length(held)
+                    received += len(chunk)
+                    self._held_bytes += copies * len(chunk)
+                    self._check_length(received)
                     chunks.append(chunk)
-            yield b"".join(chunks)
+            body = b"".join(chunks)
+            chunks.clear()
+            yield body
         except TimeoutError as error:
             seconds = self._limits.transfer_timeout_s
             raise RequestRefusedError(f"the body did not arrive within {seconds:g} s", status=408) from error
         finally:
-            self._held_bytes -= held
+            self._held_bytes -= copies * received
 
     def _check_head(self, request: Request) -> None:
         if request.headers.get("content-encoding", "identity") != "identity":
@@ -85,6 +95,31 @@ class BodyReader:
             raise too_large(f"the body is longer than {most / 2**20:g} MiB", remedy="send less at once")
         if self._held_bytes > self._limits.max_held_bytes:
             raise unavailable("too many requests are being received")
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/")
+
+
+def check_parameters(request: Request, known: Collection[str]) -> None:
+    """Refuse an address with a parameter that would be ignored, or one that comes twice.
+
+    Args:
+        request: For its address.
+        known: The parameters there are.
+
+    Raises:
+        RequestRefusedError: There is another; the message offers the nearest.
+    """
+    given = [key for key, _ in request.query_params.multi_items()]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.5)
+            there = f"there are {' and '.join(known)}" if known else "this address takes none"
+            remedy = f"did you mean {near[0]!r}?" if near else there
+            raise bad_request(f"there is no parameter {key[:80]!r}", remedy=remedy)
+        if given.count(key) > 1:
+            raise bad_request(f"{key} is given twice")
 
 
 async def read_upload(request: Request, body: bytes, *, limits: ServingLimits) -> Upload:
@@ -102,7 +137,7 @@ async def read_upload(request: Request, body: bytes, *, limits: ServingLimits) -
     """
     given = [text for key, text in request.query_params.multi_items() if key == BOXES_FIELD]
     name, data = request.query_params.get(NAME_FIELD) or DEFAULT_NAME, body
-    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+    if _is_form(request):
         name, data, in_form = await _read_form(request, body)
         given += in_form
     if len(given) > 1:

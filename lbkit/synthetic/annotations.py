@@ -17,6 +17,9 @@ from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.errors import InputError, OutputError
 from lbkit.synthetic.figures import Figure, PoseName, random_figure
 
+MAX_FIGURES = 100_000
+"""Their annotations lie in memory until all are drawn, 11 kB each."""
+
 # The joints of COCO's person category in its order (Lin et al., 2014), and the lines between them, counted from 1.
 COCO_JOINT_NAMES: Final = (
     "nose",
@@ -88,11 +91,14 @@ def write_figures(
         on_written: Called with each picture's path.
 
     Raises:
-        InputError: The count or the size is too small, or the seed negative.
+        InputError: The count is below 1 or above `MAX_FIGURES`, the size too small, or the seed negative.
         OutputError: A file is there and `force` is not set, or something cannot be written.
     """
     if count < 1 or seed < 0:
         raise InputError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
+    if count > MAX_FIGURES:
+        remedy = "fill several folders, each with its own seed"
+        raise InputError(f"{count:,} figures are too many for a folder, which holds {MAX_FIGURES:,}", remedy=remedy)
     digits = max(3, len(str(count - 1)))
     paths = tuple(folder / f"figure-{index:0{digits}}.png" for index in range(count))
     annotations = folder / ANNOTATIONS_NAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,8 @@ from lbkit.video.clock import FrameClock
 from lbkit.video.orientation import Orientation
 from lbkit.video.source import Frame, LateImage, VideoInfo, display_name, scheme_of
 
+logger = logging.getLogger(__name__)
+
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 15.0
 """How long an address may keep silent."""
 
@@ -26,6 +29,10 @@ MAX_BROKEN_READS = 100
 
 SQUARE_WITHIN = 0.01
 """Pixels whose sides differ by less count as square."""
+
+MOST_PIXEL_ASPECT = 4
+"""Pixels said to be further from square than this, either way, are taken as square: in use are 1:2 to 24:11, and a
+damaged header may ask for pictures of any width."""
 
 _LIVE_OPTIONS = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
 _COPY_AGAIN = "copy or download it again, or convert it to MP4"
@@ -238,6 +245,9 @@ class _Late:
 def _shown_shape(frame: Any, pixel_aspect: Fraction | None) -> tuple[int, int]:
     """Return height and width of a frame's picture before it is turned: with square pixels, as a player shows it."""
     if not pixel_aspect or pixel_aspect <= 0 or abs(pixel_aspect - 1) < SQUARE_WITHIN:
+        return frame.height, frame.width
+    if not 1 / MOST_PIXEL_ASPECT <= pixel_aspect <= MOST_PIXEL_ASPECT:
+        logger.warning("pixels said to be %s times as wide as high are taken as square", pixel_aspect)
         return frame.height, frame.width
     return frame.height, max(MIN_SIDE_PX, round(frame.width * pixel_aspect))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,8 @@ class FramePoses:
         image: (H, W, 3) uint8 RGB; whoever keeps these keeps the video in memory.
         poses: Its people, possibly none.
         ids: Each person's number, the same through the whole video.
+        has_company: Whether there is somebody besides one person; None where that was not looked at, as on most frames
+            on which one person is followed.
     """
 
     index: int
@@ -45,6 +48,7 @@ class FramePoses:
     image: ImageArray
     poses: Poses
     ids: tuple[int, ...]
+    has_company: bool | None = None
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.poses):
@@ -107,28 +111,36 @@ def pose_tracks(results: Iterable[FramePoses]) -> list[PoseTrack]:
     Returns:
         The tracks by their id; none where nobody was found.
     """
-    times: list[float] = []
-    seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    times = array("d")
+    seen: dict[int, tuple[array[int], array[float]]] = {}
+    looks: list[bool] = []
     size: ImageSize | None = None
     for row, result in enumerate(results):
         times.append(result.time_s)
         size = result.poses.image_size
+        looks += [] if result.has_company is None else [result.has_company]
         for person, track_id in enumerate(result.ids):
-            seen.setdefault(track_id, {})[row] = (result.poses.xy[person], result.poses.scores[person])
+            rows, values = seen.setdefault(track_id, (array("q"), array("f")))
+            rows.append(row)
+            values.extend(result.poses.xy[person].ravel().tolist())
+            values.extend(result.poses.scores[person].tolist())
     if size is None:
         return []
-    return [_track(np.array(times), seen[track_id], size, track_id) for track_id in sorted(seen)]
+    company = float(np.mean(looks)) if looks else None
+    return [
+        replace(_track(np.array(times), *seen[track_id], size=size, track_id=track_id), company=company)
+        for track_id in sorted(seen)
+    ]
 
 
-def _track(
-    time_s: np.ndarray, seen: dict[int, tuple[np.ndarray, np.ndarray]], size: ImageSize, track_id: int
-) -> PoseTrack:
+def _track(time_s: np.ndarray, rows: array[int], values: array[float], *, size: ImageSize, track_id: int) -> PoseTrack:
+    """Return the track of a person seen in some rows, whose joints and scores follow each other in the values."""
     joints = len(LOWER_BODY_6)
     joints_xy = np.full((len(time_s), joints, 2), np.nan)
     scores = np.zeros((len(time_s), joints))
-    for row, (xy, score) in seen.items():
-        joints_xy[row] = xy
-        scores[row] = np.clip(score, 0.0, 1.0)
+    found = np.array(values).reshape(len(rows), 3 * joints)
+    joints_xy[np.array(rows)] = found[:, : 2 * joints].reshape(-1, joints, 2)
+    scores[np.array(rows)] = np.clip(found[:, 2 * joints :], 0.0, 1.0)
     return PoseTrack(time_s=time_s, joints_xy=joints_xy, scores=scores, image_size=size, track_id=track_id)
 
 
@@ -138,4 +150,11 @@ def _result(frame: Frame, seen: Sightings, estimator: PoseEstimator) -> FramePos
         poses = Poses.empty(size, estimator.contract.keypoints)
     else:
         poses = estimator.poses(seen.keypoints, seen.boxes_xyxy, image_size=size)
-    return FramePoses(index=frame.index, time_s=frame.time_s, image=frame.image, poses=poses, ids=seen.ids)
+    return FramePoses(
+        index=frame.index,
+        time_s=frame.time_s,
+        image=frame.image,
+        poses=poses,
+        ids=seen.ids,
+        has_company=seen.has_company,
+    )

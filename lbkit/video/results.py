@@ -1,14 +1,25 @@
-"""Results of a video as text: JSON lines, one a frame, and a table, one row a person and frame."""
+"""Results of a video: JSON lines, one a frame, and a table as CSV or Parquet, one row a person and frame."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lbkit.core.keypoints import KeypointSchema
+from lbkit.errors import MissingDependencyError
 from lbkit.video.pipeline import FramePoses
+from lbkit.video.sink import kept_file
+
+ROWS_AT_ONCE = 4096
+"""Rows of a Parquet file that are held before they are written."""
+
+_HEAD = ("path", "frame", "time_s", "width", "height")
 
 
 def frame_record(result: FramePoses, *, path: str) -> dict[str, Any]:
@@ -35,22 +46,87 @@ def json_line(result: FramePoses, *, path: str) -> str:
     return json.dumps(frame_record(result, path=path)) + "\n"
 
 
-def csv_header(keypoints: KeypointSchema) -> str:
-    """Return the table's header line.
+def table_columns(keypoints: KeypointSchema) -> list[str]:
+    """Return the names of the table's columns.
 
     Args:
         keypoints: The joints, in the model's order.
     """
     joints = [f"{name}_{field}" for name in keypoints.names for field in ("x", "y", "score")]
-    fixed = ["path", "frame", "time_s", "width", "height", "id", "left", "top", "right", "bottom", "score"]
-    return _csv_line([*fixed, *joints])
+    return [*_HEAD, "id", "left", "top", "right", "bottom", "score", *joints]
+
+
+def table_rows(result: FramePoses, *, path: str) -> list[list[Any]]:
+    """Return one frame's rows, one a person; none where nobody was found."""
+    record = frame_record(result, path=path)
+    head = [record[name] for name in _HEAD]
+    return [[*head, person["id"], *_flat(person)] for person in record["people"]]
+
+
+def csv_header(keypoints: KeypointSchema) -> str:
+    """Return the table's header line (see `table_columns`)."""
+    return _csv_line(table_columns(keypoints))
 
 
 def csv_rows(result: FramePoses, *, path: str) -> str:
-    """Return one frame's rows, one a person; none where nobody was found."""
-    record = frame_record(result, path=path)
-    head = [record[name] for name in ("path", "frame", "time_s", "width", "height")]
-    return "".join(_csv_line([*head, person["id"], *_flat(person)]) for person in record["people"])
+    """Return one frame's lines of CSV (see `table_rows`)."""
+    return "".join(_csv_line(row) for row in table_rows(result, path=path))
+
+
+@contextmanager
+def parquet_table(path: Path, keypoints: KeypointSchema, *, force: bool) -> Iterator[Callable[[list[list[Any]]], None]]:
+    """Give what adds rows to a Parquet file that appears when the block ends, however it ends.
+
+    After an error or Ctrl-C it holds the rows up to there, but not after a full disk, which leaves no readable file.
+
+    Args:
+        path: Where to.
+        keypoints: The joints, in the model's order.
+        force: Replace what is there.
+
+    Raises:
+        OutputError: It exists already, or cannot be written.
+        MissingDependencyError: PyArrow is not installed.
+    """
+    parquet = import_parquet()
+    import pyarrow
+
+    kinds = {"path": pyarrow.string(), **dict.fromkeys(("frame", "width", "height", "id"), pyarrow.int64())}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in table_columns(keypoints)])
+    waiting: list[list[Any]] = []
+    with kept_file(path, force=force) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+
+        def flush() -> None:
+            columns = zip(*waiting, strict=True) if waiting else ([] for _ in schema)
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_table(pyarrow.table(arrays, schema=schema))
+            waiting.clear()
+
+        def add(rows: list[list[Any]]) -> None:
+            waiting.extend(rows)
+            if len(waiting) >= ROWS_AT_ONCE:
+                flush()
+
+        try:
+            yield add
+        finally:
+            flush()
+
+
+def import_parquet() -> Any:
+    """Return PyArrow's module for Parquet.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        return importlib.import_module("pyarrow.parquet")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "pyarrow":
+            raise
+        raise MissingDependencyError(
+            "Parquet needs pyarrow, which is not installed", remedy='run `pip install "lbkit[parquet]"`, or write CSV'
+        ) from error
 
 
 def _flat(person: dict[str, Any]) -> list[float]:

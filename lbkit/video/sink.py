@@ -235,6 +235,32 @@ def kept_text_file(path: Path, *, force: bool) -> Iterator[TextIO]:
         _give_name(temporary, path)
 
 
+@contextmanager
+def kept_file(path: Path, *, force: bool) -> Iterator[Path]:
+    """Give a temporary name for a file that appears when the block ends, unless the disk is full.
+
+    Args:
+        path: Where to.
+        force: Replace what is there.
+
+    Raises:
+        OutputError: It exists already, or cannot be written.
+    """
+    refuse_overwrite(path, force=force)
+    temporary = _temporary_beside(path)
+    try:
+        yield temporary
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.filename not in (None, str(temporary)):
+            raise
+        raise OutputError(f"cannot be written ({error.strerror or error})", where=path, remedy="make room") from error
+    except BaseException:
+        _give_name(temporary, path)
+        raise
+    _give_name(temporary, path)
+
+
 def _keep_whole_lines(path: Path) -> None:
     """Cut off a last line that has no end."""
     with path.open("rb+") as stream:

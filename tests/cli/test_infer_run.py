@@ -65,6 +65,34 @@ def test_a_folder_holds_what_one_file_would(photos: Path, toy_model: Path, tmp_p
     assert "was begun with decoder" in capsys.readouterr().err
 
 
+def test_going_on_with_a_finished_run_says_its_counts_and_does_nothing(
+    toys: ModuleType, toy_model: Path, tmp_path: Path, capsys
+) -> None:
+    """Nor does it start what it would run on: nobody listens at this address."""
+    image = toys.spotted_image(SIZE, np.random.default_rng(1).uniform(15, 55, size=(6, 2)), spread_px=3, background=60)
+    write_image(tmp_path / "photos" / "a.png", image)
+    arguments = line(tmp_path / "photos", toy_model, "--output", tmp_path / "run")
+    assert run(arguments) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("[!.]*")}
+    capsys.readouterr()
+    for more in ([], ["--engine", "ray", "--ray-address", "127.0.0.1:1", "--provider", "cuda"]):
+        assert run([*arguments, "--resume", *more]) == 0
+        assert capsys.readouterr().err.splitlines() == [
+            "1 of 1 pictures were done before",
+            f"1 person of 1 picture in 1 part in {tmp_path / 'run'}",
+        ]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("[!.]*")} == before
+
+
+def test_bfloat16_is_another_run(photos: Path, toy_model: Path, tmp_path: Path, capsys) -> None:
+    run(line(photos, toy_model, "--output", tmp_path / "run"))
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"bfloat16": false', '"bfloat16": true'))
+    capsys.readouterr()
+    assert run(line(photos, toy_model, "--output", tmp_path / "run", "--resume")) == 1
+    assert "was begun with bfloat16 True, and now it is False" in capsys.readouterr().err
+
+
 def test_a_run_without_pictures_says_where_the_reason_is(toy_model: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "nothing").mkdir()
     assert run([*line(tmp_path / "nothing", toy_model, "--output", tmp_path / "run"), "--quiet"]) == 1

@@ -19,7 +19,9 @@ import pytest
 from lbkit.cli.main import run
 from lbkit.core.geometry import ImageSize
 from lbkit.core.images import write_image
+from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.video.files import VideoFile
+from lbkit.video.results import parquet_table
 
 SIZE = ImageSize(300, 220)
 JOINTS = np.array([[150.0, 120], [80, 124], [155, 180], [78, 186], [148, 240], [84, 236]])
@@ -169,6 +171,37 @@ def test_what_does_not_go_together_is_a_usage_error(
     assert reason in " ".join(outcome.err.split())
 
 
+def test_a_table_can_be_parquet(infer: Infer, clip: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert infer(clip, "--output", tmp_path / "a.csv").code == 0
+    assert infer(clip, "--output", tmp_path / "a.parquet").code == 0
+    with (tmp_path / "a.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table.column_names == list(rows[0])
+    assert [{name: str(value) for name, value in row.items()} for row in table.to_pylist()] == rows
+    assert infer(clip, "--format", "parquet").code == 2
+    assert infer(clip, "--output", tmp_path / "a.parquet").code == 1  # it exists already
+
+
+def test_an_interrupted_parquet_table_holds_what_was_found(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = ["clip.mp4", 0, 0.0, 60, 80, 1, *[1.0] * (5 + 3 * len(LOWER_BODY_6))]
+
+    def interrupted() -> None:
+        with parquet_table(tmp_path / "a.parquet", LOWER_BODY_6, force=False) as add:
+            add([row] * 3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert parquet.read_table(tmp_path / "a.parquet").num_rows == 3
+    with parquet_table(tmp_path / "empty.parquet", LOWER_BODY_6, force=False):
+        pass
+    assert parquet.read_table(tmp_path / "empty.parquet").num_rows == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("target", "reason"),
     [("clip.mp4", "is the video that is read"), ("there.mp4", "exists already"), ("a.gif", "is no name for a video")],
@@ -180,6 +213,7 @@ def test_a_drawing_that_cannot_be_written_is_an_error(
     outcome = infer(clip, "--draw", tmp_path / target)
     assert outcome.code == 1
     assert reason in outcome.errors[0]
+    assert len(outcome.err.splitlines()) == 1
     assert (tmp_path / "there.mp4").read_bytes() == b"mine"
 
 

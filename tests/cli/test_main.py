@@ -188,6 +188,27 @@ def test_interrupt_while_a_library_is_imported_is_no_broken_library(
     assert one_line(capsys) == "error: interrupted"
 
 
+@pytest.mark.parametrize("module", ["click", "lbkit.cli.options"])
+def test_interrupt_before_the_command_line_is_there_is_one_line(module: str) -> None:
+    code = f"""
+import sys
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from lbkit.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (cli_main.INTERRUPTED, "", "error: interrupted\n")
+
+
+def test_the_program_begins_where_ctrl_c_is_heard() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["scripts"]["lbkit"] == "lbkit.__main__:main"
+
+
 def test_out_of_memory_is_one_line(command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_main.run(command(raising(MemoryError()))) == 1
     assert one_line(capsys).startswith("error: out of memory; ")

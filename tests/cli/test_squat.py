@@ -140,11 +140,77 @@ def test_live_prints_a_line_a_repetition(network: Network, clip: Path, capsys: p
     assert [item["number"] for item in items] == [1, 2, 3]
 
 
-def test_live_cannot_write_what_needs_the_whole(
+def live_arguments(clip: Path, folder: Path) -> list[str]:
+    files = {"--frames": "f.csv", "--repetitions": "r.csv", "--draw": "drawn.mp4"}
+    return [
+        "squat",
+        str(clip),
+        "--live",
+        *(text for option, name in files.items() for text in (option, str(folder / name))),
+    ]
+
+
+def test_live_writes_tables_and_video_as_they_come(
     network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["squat", str(clip), "--live", "--report", str(tmp_path / "r.png")]) == 2
-    assert "needs a recording" in capsys.readouterr().err
+    assert run(live_arguments(clip, tmp_path)) == 0
+    frames = list(csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8")))
+    repetitions = list(csv.DictReader((tmp_path / "r.csv").open(encoding="utf-8")))
+    assert [float(row["time_s"]) for row in frames] == pytest.approx(TRACK.time_s.tolist(), abs=2e-3)
+    assert [row["number"] for row in repetitions] == ["1", "2", "3"]
+    for row in repetitions:
+        deepest = min(frames, key=lambda frame: abs(float(frame["time_s"]) - float(row["deepest_s"])))
+        assert (deepest["phase"], deepest["repetition"]) == ("bottom", row["number"])
+    with av.open(str(tmp_path / "drawn.mp4")) as drawn:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in drawn.decode(video=0)]
+    assert len(pictures) == len(TRACK)
+    assert np.abs(pictures[-1].astype(int) - 90).max() > 100
+    assert capsys.readouterr().err.count("written:") == 3
+
+
+def test_ctrl_c_keeps_what_was_written_live(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network.interrupt_after = int(np.searchsorted(TRACK.time_s, 5.0))
+    assert run(live_arguments(clip, tmp_path)) == 130
+    assert len(list(csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8")))) > 0.9 * network.interrupt_after
+    assert [row["number"] for row in csv.DictReader((tmp_path / "r.csv").open(encoding="utf-8"))] == ["1"]
+    with av.open(str(tmp_path / "drawn.mp4")) as drawn:
+        assert sum(1 for _ in drawn.decode(video=0)) == network.interrupt_after
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("--report", "r.png", "needs a recording"),
+        ("--frames", "f.parquet", "writes .csv when live"),
+        ("--repetitions", "f.parquet", "writes .csv when live"),
+    ],
+)
+def test_live_cannot_write_what_needs_the_whole(
+    network: Network,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    name: str,
+    message: str,
+) -> None:
+    pytest.importorskip("pyarrow")
+    assert run(["squat", str(clip), "--live", option, str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_table_without_squats_has_its_header(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network.tracks = {1: replace(TRACK, joints_xy=np.repeat(TRACK.joints_xy[:1], len(TRACK), axis=0))}
+    for number, live in enumerate(([], ["--live"])):
+        path = tmp_path / f"{number}.csv"
+        assert run(["squat", str(clip), *live, "--repetitions", str(path)]) == 0
+        (line,) = path.read_text(encoding="utf-8").splitlines()
+        assert line.startswith("number,start_s,")
 
 
 def test_ctrl_c_keeps_what_was_seen(
@@ -161,6 +227,37 @@ def test_ctrl_c_keeps_what_was_seen(
     with av.open(str(tmp_path / "part.mp4")) as drawn:
         assert sum(1 for _ in drawn.decode(video=0)) == network.interrupt_after
     assert "interrupted" in printed.err
+
+
+def test_broken_frames_are_told_and_the_rest_is_counted(
+    network: Network, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def follow(video: Any, *others: Any, **chosen: Any) -> Iterator[FramePoses]:
+        video.broken_frames = 7
+        return network.follow(video, *others, **chosen)
+
+    monkeypatch.setattr(pipeline, "follow_people", follow)
+    for live in ([], ["--live"]):
+        assert run(["squat", str(clip), *live]) == 1
+        printed = capsys.readouterr()
+        assert f"error: {clip}: 7 frames broken and skipped" in printed.err
+        assert printed.out.count("°") == 3
+    run(["squat", str(clip), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["warnings"][-1] == {"code": "broken_frames", "sentence": "7 frames broken and skipped."}
+
+
+def test_a_table_that_cannot_be_written_stops_nothing_else(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    tables = ["--frames", str(tmp_path / "file" / "f.csv"), "--repetitions", str(tmp_path / "r.csv")]
+    assert run(["squat", str(clip), *tables, "--report", str(tmp_path / "r.png")]) == 1
+    printed = capsys.readouterr()
+    assert ": 3 squats" in printed.out
+    assert "cannot be written" in printed.err
+    assert (tmp_path / "r.csv").is_file()
+    assert (tmp_path / "r.png").is_file()
 
 
 def test_a_clip_without_people_says_so(network: Network, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,6 +290,64 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
     assert_read_error(path, f"{width}x{height}", "200 megapixels", "scale it down")
 
 
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten bytes each; libjpeg goes over the whole picture for every one, 7 ms where it has 36 megapixels."""
+    content = cv2.imencode(".jpg", picture(60, 90), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x05\x00"
+    assert read(tmp_path, content[:-2] + 20 * scan + content[-2:]).shape == (60, 90, 3)
+    monkeypatch.setattr(lbkit.core.images.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    (tmp_path / "a.jpg").write_bytes(content[:-2] + 100 * scan + content[-2:])
+    assert_read_error(tmp_path / "a.jpg", "more than 100 scans")
+
+
+def test_files_of_empty_segments_are_given_up_soon() -> None:
+    jpeg = b"\xff\xd8\xff\xe0\x00\x02" + b"\xff\xfe\x00\x02" * 10**6
+    with pytest.raises(ImageReadError, match="more than 10,000 segments"):
+        decode_image(jpeg, where="a.jpg")
+    webp = encoded(picture(), ".webp")
+    webp += b"abcd\0\0\0\0" * 20_000 + b"EXIF" + struct.pack("<I", 32) + exif(6)
+    assert checked_header(webp, where="a.webp").orientation == 1
+
+
+def test_texts_packed_into_a_png_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libpng unpacks each of them to as much as 8 MB."""
+    content, packed = encoded(picture(), ".png"), zlib.compress(bytes(7_900_000))
+    words = png_chunk(b"zTXt", b"k\0\0" + packed) + png_chunk(b"iTXt", b"k\0\1\0\0\0" + packed)
+    decoded: list[int] = []
+    imdecode = cv2.imdecode
+    monkeypatch.setattr(
+        lbkit.core.images.cv2, "imdecode", lambda data, flags: decoded.append(len(data)) or imdecode(data, flags)
+    )
+    turned = png_chunk(b"eXIf", exif(3))
+    many = content[:33] + turned + 3 * words + content[33:-12] + 2 * words + content[-12:]
+    np.testing.assert_array_equal(read(tmp_path, many), picture()[::-1, ::-1])
+    assert decoded == [len(content) + len(turned)]
+
+
+def tiff(tags: list[tuple[int, int, int]]) -> bytes:
+    """A TIFF of grey pixels, all black: (tag, kind, value) before those that tell where they are."""
+    entries = [*tags, (258, 3, 8), (259, 3, 1), (262, 3, 1), (277, 3, 1), (278, 4, 20), (279, 4, 400)]
+    entries.append((273, 4, 8 + 2 + 12 * (len(entries) + 1) + 4))
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return struct.pack("<4sIH", b"II*\0", 8, len(entries)) + directory + bytes(4 + 400)
+
+
+@pytest.mark.parametrize(("widths", "shown"), [((20, 16), 20), ((16, 20), 16)])
+def test_of_a_tiff_s_tag_that_comes_twice_the_first_counts_as_to_libtiff(widths: tuple[int, int], shown: int) -> None:
+    data = tiff([*((256, 4, width) for width in widths), (257, 4, 20)])
+    assert checked_header(data, where="a").width == shown
+    assert decode_image(data, where="a").shape == (20, shown, 3)
+
+
+def test_a_tiff_that_hides_its_size_or_a_huge_tile_is_refused() -> None:
+    with pytest.raises(ImageReadError, match="a size of 0x20 pixels"):
+        decode_image(tiff([(256, 9, 20), (256, 4, 16), (257, 4, 20)]), where="a")
+    with pytest.raises(ImageReadError, match="is 20x20 pixels in a TIFF tile of 12000x12000"):
+        decode_image(tiff([(256, 4, 20), (257, 4, 20), (322, 4, 12000), (323, 4, 12000)]), where="a")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp", ".tiff"])
 def test_the_header_gives_the_size_in_every_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str

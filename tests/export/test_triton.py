@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_the_text_is_the_golden_one() -> None:
 
 def parsed(text: str) -> Any:
     """Read a config by Triton's own schema, which the public client carries."""
-    reason = "needs Triton's schema: pip install --no-deps tritonclient"
+    reason = "needs Triton's schema: pip install tritonclient"
     found = importlib.util.find_spec("tritonclient")
     if found is None or (found.origin is None and not found.submodule_search_locations):
         pytest.skip(reason)
@@ -69,7 +70,9 @@ def parsed(text: str) -> Any:
 def test_tritons_schema_reads_the_text(toys: ModuleType, variant: Any) -> None:
     contract = toys.toy_contract(dtype="float32", outputs=("keypoints", "heatmaps"), decoder="argmax")
     config = parsed(triton_config(contract, name='odd "näme"\n', variant=variant))
-    assert (config.name, config.backend) == ('odd "näme"\n', "onnxruntime")
+    assert config.name == 'odd "näme"\n'
+    runs = {"tensorrt-plan": ("tensorrt", "model.plan")}.get(variant, ("onnxruntime", "model.onnx"))
+    assert (config.backend, config.default_model_filename) == runs
     assert config.max_batch_size == 32
     assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.input] == [
         ("images", 11, [3, 256, 192])
@@ -83,7 +86,7 @@ def test_tritons_schema_reads_the_text(toys: ModuleType, variant: Any) -> None:
     assert {warm.inputs["images"].input_data_file for warm in config.model_warmup} == {"golden-0"}
     (group,) = config.instance_group
     kinds = type(group).DESCRIPTOR.enum_types_by_name["Kind"].values_by_number
-    assert kinds[group.kind].name == {"onnxruntime": "KIND_AUTO", "tensorrt": "KIND_GPU"}[variant]
+    assert kinds[group.kind].name == ("KIND_AUTO" if variant == "onnxruntime" else "KIND_GPU")
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert [accelerator.name for accelerator in accelerators] == (["tensorrt"] if variant == "tensorrt" else [])
     for accelerator in accelerators:
@@ -118,15 +121,43 @@ def with_sidecar(path: Path) -> Path:
 def test_what_is_written(exported: Path, tmp_path: Path) -> None:
     repositories = write_triton_repository(exported, tmp_path / "out" / "triton")
     folder = tmp_path / "out" / "triton"
-    assert repositories == (folder / "onnxruntime", folder / "tensorrt")
-    files = ["1/model.onnx", "config.pbtxt", "labels.txt", "warmup/golden-0", "warmup/golden-1"]
-    expected = ["client.py", "golden.json", *(f"{variant}/toy/{name}" for variant in VARIANTS for name in files)]
+    assert repositories == (folder / "onnxruntime", folder / "tensorrt", folder / "tensorrt-plan")
+    files = ["config.pbtxt", "labels.txt", "warmup/golden-0", "warmup/golden-1"]
+    expected = ["build_plan.sh", "client.py", "golden.json"]
+    expected += [f"{variant}/toy/{name}" for variant in VARIANTS for name in files]
+    expected = sorted([*expected, "onnxruntime/toy/1/model.onnx", "tensorrt/toy/1/model.onnx"])
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == expected
     assert (folder / "tensorrt/toy/1/model.onnx").read_bytes() == exported.read_bytes()
     assert (folder / "onnxruntime/toy/labels.txt").read_text().split() == list(
         OrtBackend(exported).contract.keypoints.names
     )
     assert [path for path in (tmp_path / "out").iterdir() if path != folder] == []
+
+
+def test_the_script_builds_the_plan_where_its_config_looks_for_it(exported: Path, tmp_path: Path) -> None:
+    """With a trtexec that only notes what it was asked, because the real one needs the GPU."""
+    folder = tmp_path / "triton"
+    write_triton_repository(exported, folder)
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "trtexec"
+    list_files = 'for word; do case $word in --*=*/*) ls -d "${word#*=}";; esac; done'
+    stand_in.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@"\n{list_files}\n')
+    stand_in.chmod(0o755)
+    (folder / "tensorrt-plan/toy/1/model.plan").touch()
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [folder / "build_plan.sh"], env={"PATH": path}, capture_output=True, text=True, check=True, timeout=20
+    )
+    assert done.stdout.splitlines() == [
+        "--onnx=onnxruntime/toy/1/model.onnx",
+        "--saveEngine=tensorrt-plan/toy/1/model.plan",
+        "--stronglyTyped",
+        "--minShapes=images:1x3x256x192",
+        "--optShapes=images:8x3x256x192",
+        "--maxShapes=images:32x3x256x192",
+        "onnxruntime/toy/1/model.onnx",
+        "tensorrt-plan/toy/1/model.plan",
+    ]
 
 
 def test_warm_up_is_the_golden_picture_as_the_model_takes_it(exported: Path, tmp_path: Path) -> None:
@@ -236,7 +267,7 @@ def test_export_writes_it(checkpoint_file: Any, tmp_path: Path, capsys: Any, mon
     arguments += ["--no-simplify", "--triton", "triton"]
     assert run(arguments) == 0
     out = capsys.readouterr().out
-    assert "triton: triton/onnxruntime or triton/tensorrt; check it with triton/client.py" in out
+    assert "triton: triton/onnxruntime, triton/tensorrt or, after triton/build_plan.sh, triton/tensorrt-plan" in out
     assert parsed(Path("triton/tensorrt/cnn/config.pbtxt").read_text()).input[0].name == "images"
     Path("m/cnn.onnx").unlink()
     Path("m/cnn.json").unlink()

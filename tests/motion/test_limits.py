@@ -51,6 +51,11 @@ def test_limits_of_ones_own_are_taken(tmp_path: Path) -> None:
         (r"\[counting\]", "[counting", r"cannot be read as TOML .*take lbkit/motion/limits\.toml as the pattern"),
         (r'measure = "descent_s"', 'measure = "height_m"', "no measure 'height_m'"),
         (r"\{value:.1f\}", "{worth}", "sentence"),
+        (r"side_legs = [\d.]+", "side_legs = 0.2", "side_legs should be less than frontal_legs"),
+        (r"usual_percentile = [\d.]+", "usual_percentile = 750", "usual_percentile: cannot be 750"),
+        (r"knee_weight = [\d.]+", "knee_weight = -1", "knee_weight: cannot be -1"),
+        (r"cutoff_hz = [\d.]+", "cutoff_hz = 0", "cutoff_hz: cannot be 0"),
+        (r"\[recording\][^\[]*", "recording = 3\n", "recording: should be a section"),
     ],
 )
 def test_a_broken_file_is_refused_with_what_is_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -10,9 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from lbkit.core.detections import Detections
 from lbkit.core.pipeline import run_inference
 from lbkit.core.results import ImageResult
-from lbkit.errors import ConfigError, MissingDependencyError
+from lbkit.errors import ConfigError, MissingDependencyError, ModelError
 from lbkit.runtime.loading import load_model
 from lbkit.scale.ray_job import RayPlan, Work, actors_that_fit, ray_inference
 from lbkit.scale.run import Infer, RunPlan, Watcher, opened_run, run_parts
@@ -67,6 +69,48 @@ def test_a_cluster_writes_what_one_machine_writes_though_a_worker_is_killed(
     for name in ("failures.jsonl", "manifest.json", "pictures.jsonl", "part-00000.jsonl", "part-00002.jsonl"):
         assert (many.folder / name).read_text() == (alone.folder / name).read_text(), name
     assert "06.png" in (many.folder / "failures.jsonl").read_text()
+
+
+class Deadly:
+    """A detector that one picture's size kills, and the program with it."""
+
+    def detect(self, image: np.ndarray) -> Detections:
+        if image.shape[0] == 77:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Detections(boxes_xyxy=np.array([[0.0, 0, 60, 80]]), scores=np.ones(1))
+
+
+@pytest.mark.slow
+def test_a_ray_that_was_there_before_is_used_and_left(
+    toys: ModuleType, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And on it: a picture that kills every session is told, its neighbours are done, and so is an error's reason."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cv2.imwrite(str(pictures[17]), np.zeros((77, 60, 3), np.uint8))
+    model = toys.save_toy_model(tmp_path / "toy.onnx")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        before = ray.data.DataContext.get_current()
+        with ray_inference(Work(model, Deadly()), RayPlan(actors=1, chunk=4)) as infer:  # type: ignore[arg-type]
+            results = list(infer(iter(pictures)))
+        assert [result.path for result in results] == pictures
+        assert [number for number, result in enumerate(results) if result.poses is None] == [6, 17]
+        assert str(results[17].problems[0]) == f"{pictures[17]}: kills the program that reads it; convert it to PNG"
+        with (
+            pytest.raises(ModelError, match="is not an ONNX file"),
+            ray_inference(Work(pictures[0], "whole"), RayPlan(actors=1)) as infer,
+        ):
+            list(infer(iter(pictures)))
+        refused = pytest.raises(ConfigError, match=r"^10\.0\.0\.1:1: this program has joined the cluster .*:")
+        with refused, ray_inference(Work(model, "whole"), RayPlan(address="10.0.0.1:1")):
+            pass
+        assert ray.is_initialized()
+        assert ray.data.DataContext.get_current() is before
+    finally:
+        ray.shutdown()
 
 
 def ray_workers() -> list[int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -19,8 +20,10 @@ from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.core.poses import Poses
 from lbkit.core.results import ImageResult
 from lbkit.errors import ConfigError, ImageReadError, InputError, OutputError
+from lbkit.scale.durable import sync_folder
+from lbkit.scale.failures import append_failures
 from lbkit.scale.manifest import read_manifest
-from lbkit.scale.run import RunPlan, Watcher, opened_run, run_parts
+from lbkit.scale.run import RunPlan, Watcher, default_part_size, opened_run, run_parts
 from lbkit.scale.sole_use import sole_use
 
 ROOT = Path(__file__).parents[2]
@@ -170,13 +173,96 @@ def test_folders_that_are_no_run_s_or_in_use_or_damaged_are_refused(tmp_path: Pa
     with pytest.raises(InputError, match=r"part-00001\.jsonl is gone"):
         go_on(plan_of(tmp_path / "run"))
     (tmp_path / "kept").rename(tmp_path / "run" / "part-00001.jsonl")
-    for text in (whole[:50], "[]", "{}", whole.replace('"first": 10', '"first": 11')):
+    odd = whole.replace('"first": 10', '"first": 11'), whole.replace('"pictures": 7,', '"pictures": "7",')
+    for text in (whole[:50], "[]", "{}", *odd):
         manifest.write_text(text)
         with pytest.raises(InputError, match="manifest"):
             go_on(plan_of(tmp_path / "run"))
     manifest.write_text(whole.replace('"pictures": 47', '"pictures": 48'))
     with pytest.raises(InputError, match="has 47 pictures, and the manifest says 48"):
         go_on(plan_of(tmp_path / "run"))
+
+
+def test_each_step_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut finds: content before its name, the name before what speaks of it."""
+    told: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        told.append(("sync", Path(f"/proc/self/fd/{descriptor}").resolve().name))
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        told.append((f"rename to {Path(target).name}", Path(source).name))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    go_on(plan_of(tmp_path / "run"), count=13, resume=False)
+    renames = [index for index, (what, _) in enumerate(told) if what != "sync"]
+    assert [told[index][0].removeprefix("rename to ") for index in renames] == [
+        "pictures.jsonl",
+        "manifest.json",
+        "part-00000.jsonl",
+        "manifest.json",
+        "part-00001.jsonl",
+        "manifest.json",
+    ]
+    for index in renames:
+        assert told[index - 1] == ("sync", told[index][1])  # the content, under its temporary name
+        assert told[index + 1] == ("sync", "run")  # the name
+    appended = [index for index, entry in enumerate(told) if entry == ("sync", "failures.jsonl")]
+    assert [told[index + 1] for index in appended] == [("sync", "run"), told[renames[-1] - 1]]
+    assert told.index(("sync", tmp_path.name)) < renames[2]  # the run's folder in the one about it
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_only_a_file_system_that_cannot_sync_folders_is_let_off(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if number == errno.EINVAL:
+        sync_folder(tmp_path)
+        return
+    with pytest.raises(OutputError, match=r"cannot be written \(no\)"):
+        sync_folder(tmp_path)
+
+
+def test_failures_that_find_the_disk_full_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    go_on(plan_of(tmp_path), count=3, resume=False)
+    (tmp_path / "failures.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"failures\.jsonl: cannot be written \(No space left on device\)"):
+        append_failures(tmp_path, ["{}\n"])
+
+
+def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    go_on(plan, resume=False)
+    for name in ("part-list.txt", "part-00009.jsonl.gz", "notes.md"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "part-00009.jsonl").write_text("left by a crash")
+    go_on(plan)
+    assert not (tmp_path / "part-00009.jsonl").exists()
+    assert {(tmp_path / name).read_text() for name in ("part-list.txt", "part-00009.jsonl.gz", "notes.md")} == {"mine"}
+
+
+def test_a_manifest_of_a_newer_version_says_so(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    go_on(plan, resume=False)
+    record = json.loads((tmp_path / "manifest.json").read_text())
+    record["lbkit_run"] = 2
+    record["parts"][0]["sha256"] = "of a later version"
+    (tmp_path / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="is of version 2, and this lbkit reads version 1; go on with the lbkit that"):
+        go_on(plan)
+
+
+def test_a_run_over_very_many_has_larger_parts() -> None:
+    """With every part the manifest of all parts is written: 100,000 of them would be written in 5 billion lines."""
+    assert [default_part_size(count) for count in (0, 5_000, 10**6, 10**8)] == [1000, 1000, 1000, 10_000]
 
 
 def test_parquet_parts_hold_a_row_a_person(tmp_path: Path) -> None:

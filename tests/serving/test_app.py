@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib
 import json
 import re
 import threading
@@ -20,6 +19,7 @@ from lbkit.core.contract import ModelContract
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.images import read_image
 from lbkit.runtime.loading import find_model, load_model
+from lbkit.runtime.model_file import feed_of
 from lbkit.runtime.ort_backend import OrtBackend
 
 BOXES = [[40, 60, 190, 290], [30.5, 90.25, 200, 299]]
@@ -131,31 +131,64 @@ def test_more_crops_than_a_batch_holds(live: Any, backend: OrtBackend) -> None:
     assert np.allclose(found.reshape(11, 6, 64, 48), backend.run(crops).heatmaps, atol=1e-6)
 
 
-def test_a_public_client_understands_the_server(live: Any, backend: OrtBackend) -> None:
-    try:
-        client_module = importlib.import_module("tritonclient.http")
-    except (ImportError, RuntimeError):  # RuntimeError is what the package raises without its own extra
-        pytest.skip("needs `pip install tritonclient[http]`")
-    client = client_module.InferenceServerClient(f"127.0.0.1:{live.port}")
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_client_of_triton_understands_the_server(start: Any, toys: Any, tmp_path: Path, dtype: str) -> None:
+    """Health, metadata and inference by JSON and by bytes, through the package that Triton's makers publish."""
+    triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]", exc_type=ImportError)
+    outputs = ("keypoints", "heatmaps") if dtype == "float32" else ("heatmaps",)
+    path = toys.save_toy_model(tmp_path / "toy.onnx", dtype=dtype, outputs=outputs)
+    backend = OrtBackend(path, threads=1)
     crops = np.random.default_rng(2).integers(0, 256, (3, 256, 192, 3), dtype=np.uint8)
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("toy")
-    assert not client.is_model_ready("other")
-    assert client.get_server_metadata()["name"] == "lbkit"
-    assert client.get_model_metadata("toy")["outputs"][0]["name"] == "heatmaps"
-    for is_binary in (True, False):
-        given = client_module.InferInput("images", list(crops.shape), "UINT8")
-        given.set_data_from_numpy(crops, binary_data=is_binary)
-        wanted = client_module.InferRequestedOutput("heatmaps", binary_data=is_binary)
-        result = client.infer("toy", [given], outputs=[wanted], request_id="r")
-        assert np.allclose(result.as_numpy("heatmaps"), backend.run(crops).heatmaps, atol=1e-6)
-        assert result.get_response()["id"] == "r"
-    given = client_module.InferInput("pictures", list(crops.shape), "UINT8")
-    given.set_data_from_numpy(crops)
-    with pytest.raises(Exception, match="the inputs should be images alone"):
-        client.infer("toy", [given])
-    client.close()
+    tensor, expected = feed_of(crops, backend.contract), backend.run(crops)
+    datatype = {"uint8": "UINT8", "float32": "FP32"}[dtype]
+    with start(backend) as run_, triton.InferenceServerClient(f"127.0.0.1:{run_.port}") as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("toy")
+        assert not client.is_model_ready("other")
+        assert client.get_server_metadata()["name"] == "lbkit"
+        metadata = client.get_model_metadata("toy")
+        assert metadata["inputs"] == [{"name": "images", "datatype": datatype, "shape": [-1, *tensor.shape[1:]]}]
+        assert [output["name"] for output in metadata["outputs"]] == list(outputs)
+        for is_binary in (True, False):
+            given = triton.InferInput("images", list(tensor.shape), datatype)
+            given.set_data_from_numpy(tensor, binary_data=is_binary)
+            wanted = [triton.InferRequestedOutput(name, binary_data=is_binary) for name in outputs]
+            result = client.infer("toy", [given], outputs=wanted, request_id="r")
+            for name in outputs:
+                np.testing.assert_array_equal(result.as_numpy(name), getattr(expected, name))
+            assert result.get_response()["id"] == "r"
+        given = triton.InferInput("pictures", list(tensor.shape), datatype)
+        given.set_data_from_numpy(tensor)
+        with pytest.raises(Exception, match="the inputs should be images alone"):
+            client.infer("toy", [given])
+
+
+@pytest.mark.parametrize("kind", ["rotated", "CMYK", "16 bits", "animated GIF", "grey", "transparent"])
+def test_unusual_pictures_are_shown_to_the_model_as_lbkit_infer_reads_them(
+    live: Any, backend: OrtBackend, spotted: Any, tmp_path: Path, kind: str
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    picture, path = image.fromarray(spotted), tmp_path / "picture"
+    if kind == "rotated":
+        exif = image.Exif()
+        exif[274] = 6
+        picture.save(path, "JPEG", exif=exif)
+    elif kind == "CMYK":
+        picture.convert("CMYK").save(path, "JPEG")
+    elif kind == "16 bits":
+        path.write_bytes(cv2.imencode(".png", spotted[..., ::-1].astype(np.uint16) * 257)[1].tobytes())
+    elif kind == "animated GIF":
+        picture.save(path, "GIF", save_all=True, append_images=[picture.rotate(180)] * 3)
+    elif kind == "grey":
+        picture.convert("L").save(path, "PNG")
+    else:
+        picture.putalpha(200)
+        picture.save(path, "WEBP", lossless=True)
+    poses = PoseEstimator(backend)(read_image(path), BOXES[:1])
+    answer = live.post(f"/v1/keypoints?boxes={json.dumps(BOXES[:1])}".replace(" ", ""), path.read_bytes())
+    assert answer.json["people"] == poses.to_dicts()
+    assert answer.json["width"] == (300 if kind == "rotated" else 220)
 
 
 def test_many_at_once_get_what_the_library_gives_each_alone(start: Any, tmp_path: Path, toys: Any) -> None:

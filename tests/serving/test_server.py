@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import cv2
@@ -140,6 +140,36 @@ def test_boxes_that_cannot_be_used(live: Any, png: bytes, boxes: str, message: s
     answer = live.post(f"{KEYPOINTS}?boxes={boxes.replace('[', '%5B')}", png)
     assert answer.status == status
     assert message in answer.error
+
+
+def test_one_bad_box_among_several_refuses_them_all_and_is_named(live: Any, png: bytes) -> None:
+    """Answers belong to boxes by their places, so a program that sent a wrong one must not get fewer back."""
+    boxes = [[0, 0, 99, 99], [9, 9, 5, 5], [10, 10, 90, 200], [9000, 0, 9999, 9]]
+    answer = live.post(f"{KEYPOINTS}?boxes={json.dumps(boxes).replace(' ', '')}", png)
+    assert answer.status == 400
+    assert answer.error == (
+        "box 1: box (9, 9, 5, 5) has no area (left, top, right, bottom); "
+        "box 3: box (9000, 0, 9999, 9) lies outside the image of 300x220 (height x width)"
+    )
+    boxes = [[9, 9, 5, 5]] * 9
+    answer = live.post(f"{KEYPOINTS}?boxes={json.dumps(boxes).replace(' ', '')}", png)
+    assert answer.error.endswith("; and 4 more")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (f"{KEYPOINTS}?box=whole", "there is no parameter 'box'; did you mean 'boxes'?"),
+        (f"{KEYPOINTS}?boxes=whole&Name=a", "there is no parameter 'Name'; did you mean 'name'?"),
+        (f"{KEYPOINTS}?threshold=0.5", "there is no parameter 'threshold'; there are boxes and name"),
+        (f"{KEYPOINTS}?boxes=whole&boxes=auto", "boxes is given twice"),
+        (f"{KEYPOINTS}?name=a&name=b", "name is given twice"),
+        (f"{INFER}?boxes=whole", "there is no parameter 'boxes'; this address takes none"),
+    ],
+)
+def test_a_parameter_that_would_be_ignored_is_refused(live: Any, png: bytes, path: str, message: str) -> None:
+    answer = live.post(path, png)
+    assert (answer.status, answer.error) == (400, message)
 
 
 @pytest.mark.parametrize(
@@ -299,21 +329,69 @@ def test_a_client_that_dribbles_its_head_is_let_go(live: Any) -> None:
         assert _sends_until_closed(connection, dribble, seconds=9)
 
 
-def test_a_client_that_does_not_take_its_answer_is_let_go(start: Any, backend: OrtBackend) -> None:
+def tensor_request(count: int) -> bytes:
+    """A whole HTTP request for the heatmaps of so many black crops: 74 kB of binary answer each."""
+    spec = {"name": "images", "shape": [count, 256, 192, 3], "datatype": "UINT8"}
+    size = count * 256 * 192 * 3
+    asked = {"inputs": [spec | {"parameters": {"binary_data_size": size}}], "parameters": {"binary_data_output": True}}
+    header = json.dumps(asked).encode()
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(header) + size}\r\n"
+    head += f"Inference-Header-Content-Length: {len(header)}\r\n\r\n"
+    return head.encode() + header + bytes(size)
+
+
+@contextmanager
+def deaf(run: Any) -> Iterator[socket.socket]:
+    """A client with little room for answers, which it does not read."""
+    with socket.socket() as connection:
+        connection.settimeout(20)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", run.port))
+        yield connection
+
+
+@pytest.mark.parametrize("dribbles", [False, True])
+def test_a_client_that_does_not_take_its_answer_is_let_go(start: Any, backend: OrtBackend, dribbles: bool) -> None:
     """Its answer, of megabytes, waits in memory; the connection must not stay for ever."""
-    spec = {"name": "images", "shape": [40, 256, 192, 3], "datatype": "UINT8"}
-    size = int(np.prod(spec["shape"]))
-    header = json.dumps({"inputs": [spec | {"parameters": {"binary_data_size": size}}]}).encode()
-    with start(backend, transfer_timeout_s=1.0, max_people=40) as run:
-        with run.connect() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(header) + size}\r\n"
-            head += f"Inference-Header-Content-Length: {len(header)}\r\n\r\n"
-            connection.sendall(head.encode() + header + bytes(size))
+    with start(backend, transfer_timeout_s=1.0, max_people=100) as run:
+        with deaf(run) as connection:
+            connection.sendall(tensor_request(100))
             connections = run.server._server.server_state.connections
-            until(lambda: len(connections) == 1 and next(iter(connections)).cycle.response_complete)
-            until(lambda: not connections)
+            until(lambda: len(connections) == 1 and next(iter(connections)).cycle.response_started)
+            asked = time.monotonic()
+            while connections:
+                assert time.monotonic() - asked < 6
+                if dribbles:
+                    connection.recv(100)
+                time.sleep(0.02)
         assert run.is_well
+
+
+def test_answers_that_nobody_takes_do_not_fill_the_memory(start: Any, backend: OrtBackend) -> None:
+    with start(backend, transfer_timeout_s=3.0, max_people=100, max_held_bytes=20 * 2**20) as run, ExitStack() as stack:
+        clients = [stack.enter_context(deaf(run)) for _ in range(4)]
+        for client in clients:  # 7 MB each, of which three do not fit beside one another
+            client.sendall(tensor_request(100))
+            assert client.recv(12, socket.MSG_PEEK) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
+        assert [client.recv(12) for client in clients] == [*[b"HTTP/1.1 200"] * 2, *[b"HTTP/1.1 503"] * 2]
+        connections = run.server._server.server_state.connections
+        until(lambda: not connections)
+        assert run.raw(tensor_request(100).replace(b"Host: x", b"Host: x\r\nConnection: close")).startswith(
+            b"HTTP/1.1 200"
+        )
+
+
+def test_a_client_that_asks_on_and_on_and_reads_nothing_is_let_go(start: Any, backend: OrtBackend) -> None:
+    """Small answers fill the connection too, and then a request under way waits for room."""
+    with start(backend, transfer_timeout_s=1.0) as run, deaf(run) as connection:
+        connection.settimeout(0.2)
+        asked = time.monotonic()
+        with suppress(ConnectionError):
+            while time.monotonic() - asked < 8:
+                with suppress(TimeoutError):
+                    connection.sendall(b"GET /v1/contract HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        assert time.monotonic() - asked < 7
+        until(lambda: not run.server._server.server_state.connections)
 
 
 def test_pipelined_and_kept_connections(live: Any, png: bytes) -> None:

@@ -56,6 +56,15 @@ def test_a_size_too_small_is_said_so(tmp_path, capsys):
     assert "at least 16 px" in capsys.readouterr().err
 
 
+def test_an_absurd_count_is_refused_at_once(tmp_path, capsys):
+    assert run(["figures", str(tmp_path / "many"), "--count", "1000000000"]) == 1
+    told = capsys.readouterr().err
+    assert "1,000,000,000 figures are too many for a folder, which holds 100,000; fill several folders" in told
+    assert run(["figures", str(tmp_path / "long.mp4"), "--count", "1000000000"]) == 2
+    assert "a clip has at most 1000 squats; make several." in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_misspelt_pose_gets_the_nearest_one(tmp_path):
     result = _invoke(tmp_path, "--pose", "squating")
     assert result.exit_code == 2

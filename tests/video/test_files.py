@@ -76,6 +76,17 @@ def test_pixels_that_are_not_square_become_so(clips: ModuleType, tmp_path: Path)
         assert {frame.image.shape for frame in video.frames()} == {(64, 128, 3)}
 
 
+@pytest.mark.parametrize("pixel_aspect", [Fraction(20), Fraction(1, 20)])
+def test_pixels_of_an_absurd_shape_are_taken_as_square(
+    clips: ModuleType, tmp_path: Path, pixel_aspect: Fraction, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = clips.write_clip(tmp_path / "a.mkv", clips.flat_images(2), [0.0, 0.1], pixel_aspect=pixel_aspect)
+    with VideoFile(path) as video:
+        assert video.info.size == ImageSize(64, 96)
+        assert next(video.frames()).image.shape == (64, 96, 3)
+    assert "taken as square" in caplog.text
+
+
 def test_broken_packets_are_skipped_and_counted(clips: ModuleType, tmp_path: Path) -> None:
     """A piece from the middle of the pictures' data is overwritten."""
     rng = np.random.default_rng(5)

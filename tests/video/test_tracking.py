@@ -11,9 +11,12 @@ from lbkit.core.detections import Detections
 from lbkit.core.estimator import PoseEstimator
 from lbkit.core.geometry import ImageArray, ImageSize
 from lbkit.runtime.ort_backend import OrtBackend
+from lbkit.video.company import FIRST_S
+from lbkit.video.similarity import keypoint_similarity
 from lbkit.video.tracking import (
     DEATH_S,
     DOUBT_EVERY_S,
+    FOUND_PER_LOST,
     LOST_SCORE,
     LOST_SCORES,
     THOROUGH_S,
@@ -21,7 +24,6 @@ from lbkit.video.tracking import (
     LegMemory,
     OnePerson,
     WholeImage,
-    keypoint_similarity,
     person_score_limit,
 )
 
@@ -115,11 +117,42 @@ def test_somebody_doubtful_is_given_up_for_somebody_surer(estimator: PoseEstimat
     faint = (scene([(10, 0)]) * 0.5).astype(np.uint8)
     both = np.maximum(faint, scene([(400, 0)]))
     score = float(OnePerson(estimator, lost_score=0.01).step(faint, 0.0).keypoints[0, :, 2].mean())
-    tracker = OnePerson(estimator, lost_score=0.8 * score)
+    tracker = OnePerson(estimator, lost_score=0.6 * score)
     tracker.step(faint, 0.0)
     np.testing.assert_allclose(tracker.step(both, 0.1).keypoints[0, :, :2], PERSON + np.array([10, 0]), atol=1.5)
     surer = tracker.step(both, DOUBT_EVERY_S + 0.1)
     np.testing.assert_allclose(surer.keypoints[0, :, :2], PERSON + np.array([400, 0]), atol=1.5)
+
+
+def test_to_be_found_somebody_must_score_more_than_to_be_followed(estimator: PoseEstimator, scene: Scene) -> None:
+    bright = scene([(10, 0)])
+    faint = (bright * 0.5).astype(np.uint8)
+    score = float(OnePerson(estimator, lost_score=0.01).step(faint, 0.0).keypoints[0, :, 2].mean())
+    limit = 2 * score / (1 + FOUND_PER_LOST)  # faint scores more than this, and less than a search demands
+    assert OnePerson(estimator, lost_score=limit).step(faint, 0.0).ids == ()
+    tracker = OnePerson(estimator, lost_score=limit)
+    assert tracker.step(bright, 0.0).ids == (1,)
+    assert tracker.step(faint, 0.1).ids == (1,)
+
+
+@pytest.mark.parametrize(("other", "has_company"), [((400, 10), True), (None, False)])
+def test_company_is_looked_for_beside_the_person_a_look_a_frame(
+    toy_model: Path, scene: Scene, other: tuple[float, float] | None, has_company: bool
+) -> None:
+    counting = Counting(OrtBackend(toy_model, threads=1))
+    tracker = OnePerson(PoseEstimator(counting), lost_score=0.2)
+    tracker.step(scene([(100, 0)]), 0.0)
+    told = []
+    for number in range(1, 60):
+        before = counting.looks
+        image = scene([(100, 0)] if other is None else [(100, 0), other])
+        seen = tracker.step(image, number / 30)
+        np.testing.assert_allclose(seen.keypoints[0, :, :2], PERSON + np.array([100, 0]), atol=1.5)
+        assert counting.looks - before <= 2
+        told.append(seen.has_company)
+    assert {answer for answer in told if answer is not None} == {has_company}
+    assert told[: round(30 * FIRST_S) - 1] == [None] * (round(30 * FIRST_S) - 1)
+    assert 1 <= sum(answer is not None for answer in told) <= 2
 
 
 def test_the_whole_picture_is_no_tracking(estimator: PoseEstimator, scene: Scene) -> None:
