@@ -159,7 +159,8 @@ def _agreement_lines(reduction: Reduction) -> list[str]:
     agreement = reduction.agreement
     if agreement is None:
         return ["            nor agreement PCK: the fp32 file is sure of no joint"]
-    text = f"{agreement.drop_points:.2f} points lost ({agreement.joints} joints that the fp32 file is sure of)"
+    text = f"{agreement.drop_points:.2f} points lost ({agreement.lost} of {agreement.joints} joints"
+    text += " that the fp32 file is sure of)"
     return [f"  agreement PCK@0.05: {text}"]
 
 

@@ -85,7 +85,7 @@ class _Chooser:
             return self._moves_little(joints)
         if self._judge is None:
             agreement = measure_agreement(self._reference, joints, source=self._crops.source)
-            return self._moves_little(joints) and (agreement is None or agreement.drop_points <= self._max_drop)
+            return self._moves_little(joints) and not (agreement and agreement.exceeds(self._max_drop))
         return 100 * (self._judge.area(self._reference) - self._judge.area(joints)) <= self._max_drop
 
     def _moves_little(self, joints: Joints) -> bool:

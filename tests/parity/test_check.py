@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from lbkit.errors import ConfigError, InputError  # noqa: E402
 from lbkit.evaluation.persons import CocoRoot  # noqa: E402
 from lbkit.evaluation.truth import read_truth  # noqa: E402
 from lbkit.evaluation.walk import crop_key  # noqa: E402
-from lbkit.parity.batches import batch_findings  # noqa: E402
+from lbkit.parity.batches import batch_findings, return_freed_memory  # noqa: E402
 from lbkit.parity.check import CheckOptions, check_models  # noqa: E402
 from lbkit.parity.definitions import STAGES, CandidateReport  # noqa: E402
 from lbkit.parity.report import culprit_text  # noqa: E402
@@ -240,6 +242,24 @@ def test_keypoints_are_compared_even_where_no_map_is_decided(
     single, several = batch_findings(model, cuts, decided=np.full((1, 6), decided), threads=1)
     assert single.difference == 0.0
     assert several.difference == 1.0
+
+
+def test_memory_that_was_freed_goes_back_to_the_system() -> None:
+    import ctypes
+
+    if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("another C library")
+
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    blocks = [bytes(100_000) for _ in range(2000)]  # small enough for the heap, where a last block holds them
+    last = bytes(100_000)
+    del blocks
+    held = resident_mb()
+    return_freed_memory()
+    assert resident_mb() < held - 100
+    assert len(last) == 100_000
 
 
 def recontract(model: Any, change: Callable[[ModelContract], ModelContract]) -> None:

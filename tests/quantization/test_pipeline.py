@@ -165,7 +165,7 @@ def test_without_annotations_the_fp32_files_joints_are_the_labels(
     assert made.agreement.joints == 6 * len(cast_roles(photographs, PoseEstimator(OrtBackend(fragile))).measuring)
     assert json.loads(made.sidecar.read_text())["reduction"]["agreement pck@0.05"]["drop_points"] == 0.0
     monkeypatch.setattr("lbkit.quantization.int8.MAX_KEPT", 0)
-    with pytest.raises(VerdictError, match=r"agreement PCK@0\.05 .* drops by \d+\.\d+ points, and 0\.5 is the most"):
+    with pytest.raises(VerdictError, match=r"agreement PCK@0\.05 drops by 100\.00 points, 24 of the 24 joints"):
         reduce_model(fragile, options=photographs, output=tmp_path / "lost.onnx")
     assert not (tmp_path / "lost.onnx").exists()
     assert "still move too far with 0 layers in fp32" in caplog.text
@@ -180,11 +180,27 @@ def test_agreement_counts_what_the_fp32_file_is_sure_of() -> None:
     moved = points.copy()
     moved[0, :2, 0] += np.array([5.9, 6.1])
     moved[1, 5] += 40.0
-    assert measure_agreement(before, Joints(moved, moved, scores), source=source) == AgreementPck(9.09, 11)
+    assert measure_agreement(before, Joints(moved, moved, scores), source=source) == AgreementPck(9.09, 1, 11)
     moved[0, 2] = np.nan
-    assert measure_agreement(before, Joints(moved, moved, scores), source=source) == AgreementPck(18.18, 11)
+    assert measure_agreement(before, Joints(moved, moved, scores), source=source) == AgreementPck(18.18, 2, 11)
     faint = Joints(points, points, 0.2 * scores)
     assert measure_agreement(faint, faint, source=source) is None
+
+
+@pytest.mark.parametrize(
+    ("lost", "joints", "most"),
+    [(0, 5, 0), (1, 70, 0.5), (2, 215, 0.5), (3, 466, 0.5), (8, 1600, 0.5), (13, 1600, 0.5), (5, 5, 100)],
+)
+def test_a_few_lost_joints_may_be_chance(lost: int, joints: int, most: float) -> None:
+    assert not AgreementPck(100 * lost / joints, lost, joints).exceeds(most)
+
+
+@pytest.mark.parametrize(
+    ("lost", "joints", "most"), [(1, 1000, 0), (2, 70, 0.5), (8, 570, 0.5), (14, 1600, 0.5), (12_000, 12_000, 99)]
+)
+def test_more_than_chance_explains_is_too_much(lost: int, joints: int, most: float) -> None:
+    """14 of 1,600: the binomial distribution of rate 0.005 gives 8 on average, and 14 or more in 3.3 % of cases."""
+    assert AgreementPck(100 * lost / joints, lost, joints).exceeds(most)
 
 
 def test_fp16_keeps_decoder_and_interface_in_fp32(small_network: Any, people_root: Path, tmp_path: Path) -> None:
