@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import CONTRACT_KEY, ModelContract
 from lbkit.core.preprocess import normalize_crops
-from lbkit.errors import ContractError, InputError, ModelError, ModelMemoryError, ModelNotFoundError
+from lbkit.errors import ContractError, InputError, ModelError, ModelNotFoundError
 from lbkit.runtime.signature import output_shape
 
 EXPORT_AGAIN = "export it again with `lbkit export`"
 _GIVE_FILE = "give a file that `lbkit export` made"
-_OUT_OF_MEMORY = (
-    *("out of memory", "bad_alloc", "bad allocation", "Failed to allocate"),
-    *("BFCArena", "could not create a memory"),  # ONNX Runtime's, OpenVINO's
-)
 
 
 def check_file(path: Path) -> None:
@@ -101,21 +97,3 @@ def output_of(arrays: list[NDArray[Any]], contract: ModelContract, *, count: int
             problem = f"output {name} of {count} crops has shape {array.shape}, expected {expected}"
             raise ModelError(problem, where=where, remedy=EXPORT_AGAIN)
     return ModelOutput(heatmaps=outputs.get("heatmaps"), keypoints=outputs.get("keypoints"))
-
-
-def run_error(error: Exception, path: Path, *, words: str, count: int) -> ModelError:
-    """Return the error to raise for what a runtime said while a model ran: of memory, or any other.
-
-    Args:
-        error: What the runtime raised.
-        path: The model's file.
-        words: What the runtime says is wrong.
-        count: How many crops went in.
-    """
-    if isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY):
-        return ModelMemoryError(
-            f"out of memory while running {count} crops at once ({words})",
-            where=path,
-            remedy="give a smaller --batch-size",
-        )
-    return ModelError(f"running {count} crops failed ({words})", where=path)

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import ModelContract
 from lbkit.core.threads import checked_threads
 from lbkit.errors import ContractError, ModelError
-from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of, run_error
+from lbkit.runtime.file_backend import FileBackend
+from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, not_onnx
 from lbkit.runtime.openvino_library import import_openvino
 from lbkit.runtime.providers import refusal
 from lbkit.runtime.signature import check_signature
@@ -34,7 +34,7 @@ _TYPES = {"u8": "tensor(uint8)", "f32": "tensor(float)"}
 _METADATA = "framework"
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(FileBackend):
     """A model file compiled by OpenVINO; calls may come from several threads, and as many as there are streams run.
 
     Args:
@@ -57,68 +57,30 @@ class OpenVinoBackend:
     ) -> None:
         path = Path(path)
         count = checked_threads(threads)
-        self._streams = checked_streams(streams, provider=provider, threads=count)
+        side_by_side = checked_streams(streams, provider=provider, threads=count)
         check_file(path)
         core = import_openvino().Core()
         model = _read(core, path)
-        self._path = path
-        self._provider = provider
-        self._contract = _read_contract(model, path)
-        check_signature(_Signature(model), self._contract, where=path)
-        compiled = compile_on_cpu(core, model, provider=provider, threads=count, streams=self._streams, where=path)
+        contract = _read_contract(model, path)
+        check_signature(_Signature(model), contract, where=path)
+        super().__init__(path, contract, provider=provider, streams=side_by_side)
+        compiled = compile_on_cpu(core, model, provider=provider, threads=count, streams=side_by_side, where=path)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self._streams):
+        for _ in range(side_by_side):
             self._idle.put(compiled.create_infer_request())
 
-    @property
-    def contract(self) -> ModelContract:
-        """The contract that the file carries."""
-        return self._contract
-
-    @property
-    def provider(self) -> OpenVinoName:
-        """The provider, by the arithmetic that it was asked for."""
-        return self._provider
-
-    @property
-    def streams(self) -> int:
-        """Runs that go side by side."""
-        return self._streams
-
-    def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
-        """Run the model on crops.
-
-        Args:
-            crops: (N, H, W, 3) uint8 RGB, N >= 1.
-
-        Raises:
-            InputError: The crops have another shape or dtype.
-            ModelMemoryError: The memory does not hold so many at once.
-            ModelError: OpenVINO fails, or puts out other shapes than promised.
-        """
-        return self.run_input(feed_of(crops, self._contract))
-
-    def run_input(self, tensor: NDArray[Any]) -> ModelOutput:
-        """Run the model on a tensor as the file takes it.
-
-        Args:
-            tensor: Of the contract's dtype, shape and layout, with N >= 1 crops (see `feed_of`).
-
-        Raises:
-            ModelMemoryError: The memory does not hold so many at once.
-            ModelError: OpenVINO fails, or puts out other shapes than promised.
-        """
+    def _compute(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
         request = self._idle.get()
         try:
             request.infer({0: tensor}, share_inputs=True)
             # Copies, because the next run writes to the same memory.
             count = len(self._contract.outputs)
-            arrays = [np.array(request.get_output_tensor(index).data) for index in range(count)]
-        except (RuntimeError, MemoryError) as error:
-            raise run_error(error, self._path, words=_words(error), count=len(tensor)) from error
+            return [np.array(request.get_output_tensor(index).data) for index in range(count)]
         finally:
             self._idle.put(request)
-        return output_of(arrays, self._contract, count=len(tensor), where=self._path)
+
+    def _words_of(self, error: Exception) -> str | None:
+        return _words(error) if isinstance(error, (RuntimeError, MemoryError)) else None
 
 
 def compile_on_cpu(

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from lbkit.core.backend import ModelOutput
 from lbkit.core.contract import ModelContract
 from lbkit.core.threads import checked_threads
 from lbkit.errors import ContractError, ModelError
 from lbkit.runtime.cuda_graphs import GraphRunner
-from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, feed_of, not_onnx, output_of, run_error
-from lbkit.runtime.providers import OpenSession, OrtProviderName, open_session, ort_words
+from lbkit.runtime.file_backend import FileBackend
+from lbkit.runtime.model_file import EXPORT_AGAIN, check_file, contract_of, not_onnx
+from lbkit.runtime.providers import OpenSession, open_session, ort_words
 from lbkit.runtime.signature import check_signature, output_shape
 from lbkit.runtime.streams import checked_streams
 
@@ -24,7 +23,7 @@ _NOT_ONNX = ("INVALID_PROTOBUF", "No graph was found")
 _Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
 
-class OrtBackend:
+class OrtBackend(FileBackend):
     """A model file in an ONNX Runtime session; calls may come from several threads.
 
     Args:
@@ -47,68 +46,27 @@ class OrtBackend:
     ) -> None:
         path = Path(path)
         count = checked_threads(threads)
-        self._streams = checked_streams(streams, provider=provider, threads=count)
+        side_by_side = checked_streams(streams, provider=provider, threads=count)
         check_file(path)
         try:
             # A session's threads are shared by all runs, and each run computes in its caller's thread besides: of `n`
             # inside an operator, `n - 1` are the session's. Not yet timed where there are more threads than streams.
-            opened = open_session(path, provider=provider, threads=count - self._streams + 1, graphs=True)
+            opened = open_session(path, provider=provider, threads=count - side_by_side + 1, graphs=True)
         except Exception as error:
             if not _is_ort_error(error):
                 raise
             raise _load_error(error, path) from error
-        self._path = path
+        contract = _read_contract(opened.session, path)
+        check_signature(opened.session, contract, where=path)
+        super().__init__(path, contract, provider=opened.provider, streams=side_by_side)
         self._session = opened.session
-        self._provider = opened.provider
-        self._contract = _read_contract(opened.session, path)
-        check_signature(opened.session, self._contract, where=path)
         self._run_session = self._runner(opened)
 
-    @property
-    def contract(self) -> ModelContract:
-        """The contract that the file carries."""
-        return self._contract
+    def _compute(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
+        return self._run_session(tensor)
 
-    @property
-    def provider(self) -> OrtProviderName:
-        """What the session really runs on."""
-        return self._provider
-
-    @property
-    def streams(self) -> int:
-        """Runs that go side by side."""
-        return self._streams
-
-    def run(self, crops: NDArray[np.uint8]) -> ModelOutput:
-        """Run the model on crops.
-
-        Args:
-            crops: (N, H, W, 3) uint8 RGB, N >= 1.
-
-        Raises:
-            InputError: The crops have another shape or dtype.
-            ModelMemoryError: The memory does not hold so many at once.
-            ModelError: ONNX Runtime fails, or puts out other shapes than promised.
-        """
-        return self.run_input(feed_of(crops, self._contract))
-
-    def run_input(self, tensor: NDArray[Any]) -> ModelOutput:
-        """Run the model on a tensor as the file takes it.
-
-        Args:
-            tensor: Of the contract's dtype, shape and layout, with N >= 1 crops (see `feed_of`).
-
-        Raises:
-            ModelMemoryError: The memory does not hold so many at once.
-            ModelError: ONNX Runtime fails, or puts out other shapes than promised.
-        """
-        try:
-            arrays = self._run_session(tensor)
-        except Exception as error:
-            if not _is_ort_error(error):
-                raise
-            raise run_error(error, self._path, words=ort_words(error), count=len(tensor)) from error
-        return output_of(arrays, self._contract, count=len(tensor), where=self._path)
+    def _words_of(self, error: Exception) -> str | None:
+        return ort_words(error) if _is_ort_error(error) else None
 
     def _runner(self, opened: OpenSession) -> _Run:
         if not opened.replays_graphs:
