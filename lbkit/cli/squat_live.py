@@ -134,12 +134,7 @@ def _table(path: Path | None, *, columns: tuple[str, ...], force: bool) -> Itera
 
     with kept_text_file(path, force=force) as stream:
         stream.write(csv_text([], columns, with_header=True))
-
-        def write(rows: list[Row]) -> None:
-            stream.write(csv_text(rows, columns, with_header=False))
-            stream.flush()
-
-        yield write
+        yield lambda rows: stream.write(csv_text(rows, columns, with_header=False))
 
 
 @contextlib.contextmanager
