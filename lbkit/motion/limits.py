@@ -1,4 +1,4 @@
-"""Every limit by which squats are counted and judged, read from `limits.toml`."""
+"""Every limit of what is counted and remarked on, read from `limits.toml`."""
 
 from __future__ import annotations
 
