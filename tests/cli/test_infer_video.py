@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lbkit.cli.infer_video import video_boxes
 from lbkit.core.geometry import ImageSize
 from lbkit.core.images import write_image
 from lbkit.core.keypoints import LOWER_BODY_6
+from lbkit.runtime import person_detector
 from lbkit.video.files import VideoFile
 from lbkit.video.results import parquet_table
 
@@ -228,6 +230,26 @@ def test_people_of_a_detector_in_clips_and_pictures(
     np.testing.assert_allclose(person["box_xyxy"], (60, 90, 175, 270), atol=0.1)
     np.testing.assert_allclose(xy(person), JOINTS, atol=1.0)
     assert [record["people"] for record in infer(clip, "--boxes", boxes).records] == [[]] * 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "provider"),
+    [("cpu", "cpu"), ("cuda", "cuda"), ("auto", "cpu"), ("openvino", "cpu"), ("openvino-bf16", "cpu")],
+)
+def test_a_detector_runs_in_onnx_runtime_whatever_the_model_runs_in(
+    detectors: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, provider: str
+) -> None:
+    real, opened = person_detector.open_session, []
+
+    def open_on_cpu(path: Path, *, provider: str, threads: int | None) -> Any:
+        opened.append(provider)
+        return real(path, provider="cpu", threads=threads)
+
+    monkeypatch.setattr(person_detector, "open_session", open_on_cpu)
+    path = detectors.save_yolox(tmp_path / "d.onnx", [[1, 1, 9, 9]])
+    found = video_boxes(f"detector:{path}", {"provider": asked, "threads": 1})
+    assert not isinstance(found, str)
+    assert opened == [provider]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")

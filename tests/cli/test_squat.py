@@ -21,6 +21,8 @@ from lbkit.core.geometry import ImageSize
 from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.core.poses import Poses
 from lbkit.core.tracks import PoseTrack
+from lbkit.errors import OutputError
+from lbkit.motion import chart
 from lbkit.motion.clip import AZIMUTHS_DEG
 from lbkit.motion.squat import NOTICE
 from lbkit.motion.synthetic import PlannedSquat, SquatSession, camera_at, project_track, session_times
@@ -258,6 +260,52 @@ def test_a_table_that_cannot_be_written_stops_nothing_else(
     assert "cannot be written" in printed.err
     assert (tmp_path / "r.csv").is_file()
     assert (tmp_path / "r.png").is_file()
+
+
+def test_each_file_that_cannot_be_written_is_told_and_stops_no_other(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is there already is replaced; a folder that is a file can hold neither tables nor videos."""
+    (tmp_path / "file").write_bytes(b"")
+    lost = {"--frames": "file/f.csv", "--repetitions": "file/r.csv", "--draw": "file/drawn.mp4"}
+    arguments = ["squat", str(clip), "--force", "--report", str(tmp_path / "r.png")]
+    arguments += [text for option, name in lost.items() for text in (option, str(tmp_path / name))]
+    (tmp_path / "r.png").write_bytes(b"old")
+    assert run(arguments) == 1
+    printed = capsys.readouterr()
+    assert ": 3 squats" in printed.out
+    lines = printed.err.splitlines()
+    told = [line for line in lines if line.startswith("error: ")]
+    assert [line.split(": ")[1] for line in told] == [str(tmp_path / name) for name in lost.values()]
+    assert [line for line in lines if line.startswith("written: ")] == [f"written: {tmp_path / 'r.png'}"]
+    assert cv2.imread(str(tmp_path / "r.png")).shape[1] > 1000
+
+
+def test_a_file_that_failed_is_not_called_written_because_an_old_one_is_there(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, *_: Any, **__: Any) -> None:
+        raise OutputError("cannot be written", where=path.name)
+
+    monkeypatch.setattr(chart, "write_chart", fail)
+    (tmp_path / "r.png").write_bytes(b"old")
+    files = ["--report", str(tmp_path / "r.png"), "--draw", str(tmp_path / "drawn.mp4")]
+    assert run(["squat", str(clip), "--force", *files]) == 1
+    err = capsys.readouterr().err
+    assert "error: r.png: cannot be written" in err
+    assert f"written: {tmp_path / 'drawn.mp4'}" in err
+    assert f"written: {tmp_path / 'r.png'}" not in err
+
+
+def test_a_broken_end_is_told_beside_a_file_that_cannot_be_written(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network.interrupt_after = int(np.searchsorted(TRACK.time_s, 5.0))
+    (tmp_path / "file").write_bytes(b"")
+    assert run(["squat", str(clip), "--frames", str(tmp_path / "file" / "f.csv")]) == 130
+    err = capsys.readouterr().err
+    assert "f.csv: cannot be written" in err
+    assert "error: interrupted" in err
 
 
 def test_a_clip_without_people_says_so(network: Network, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
