@@ -161,8 +161,7 @@ def _check(request: SquatRequest) -> None:
     from lbkit.motion.chart import check_chart_name
     from lbkit.motion.tables import check_table_name
 
-    names_detector = request.boxes.startswith(DETECTOR_PREFIX) and request.boxes != DETECTOR_PREFIX
-    if request.boxes not in ("auto", "whole") and not names_detector:
+    if request.boxes not in ("auto", "whole") and (not _has_detector(request) or request.boxes == DETECTOR_PREFIX):
         raise click.UsageError(f"--boxes {request.boxes!r} is none of auto, whole, detector:FILE.onnx.")
     if request.report is not None:
         check_chart_name(request.report)
@@ -181,6 +180,10 @@ def _check(request: SquatRequest) -> None:
             *(other.resolve() for other in written if other is not path),
         ):
             raise click.UsageError(f"{path} is named twice.")
+
+
+def _has_detector(request: SquatRequest) -> bool:
+    return request.boxes.startswith(DETECTOR_PREFIX)
 
 
 def _limits(request: SquatRequest) -> SquatLimits:
@@ -250,6 +253,8 @@ def _analyze(request: SquatRequest, tracks: list[PoseTrack], limits: SquatLimits
     from lbkit.motion.squat import analyze_squats
 
     track = _chosen(request, tracks)
+    if _has_detector(request):
+        track = replace(track, company=None)  # others have tracks of their own
     if len(track.time_s) == 1:
         remedy = "give a video, or a smaller --stride"
         raise InputError("only one frame was looked at, and a squat is a movement", where=request.source, remedy=remedy)
@@ -350,6 +355,9 @@ def _print(request: SquatRequest, analysis: SquatAnalysis) -> None:
             click.echo(f"      {remark.sentence}")
     for warning in analysis.warnings:
         click.echo(f"note: {warning.sentence}")
+    if {"somebody_else", "person_changed"} & {warning.code for warning in analysis.warnings}:
+        better = "" if _has_detector(request) else "; --boxes detector:FILE.onnx tells people apart"
+        click.echo(f"note: --draw shows whose squats these are{better}")
     click.echo(NOTICE)
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -53,6 +53,7 @@ class Network:
     def __init__(self) -> None:
         self.tracks = {1: TRACK}
         self.interrupt_after: int | None = None
+        self.has_company: bool | None = None
 
     def follow(self, video: Any, _: Any, *, stride: int, **__: Any) -> Iterator[FramePoses]:
         for row, frame in enumerate(video.frames(stride=stride)):
@@ -62,7 +63,14 @@ class Network:
             seen = [number for number, track in self.tracks.items() if track.found[at].all()]
             joints = np.array([self.tracks[number].joints_xy[at] for number in seen]).reshape(-1, 6, 2)
             poses = Poses(joints, np.full((len(seen), 6), 0.9), np.zeros((len(seen), 4)), SIZE, LOWER_BODY_6)
-            yield FramePoses(index=frame.index, time_s=frame.time_s, image=frame.image, poses=poses, ids=tuple(seen))
+            yield FramePoses(
+                index=frame.index,
+                time_s=frame.time_s,
+                image=frame.image,
+                poses=poses,
+                ids=tuple(seen),
+                has_company=self.has_company,
+            )
 
 
 @pytest.fixture
@@ -332,6 +340,32 @@ def test_of_two_people_the_longest_seen_is_taken_and_the_other_can_be_asked_for(
     assert ": 0 squats" in capsys.readouterr().out
     assert run(["squat", str(clip), "--person", "7"]) == 1
     assert "has no person 7; there are 1, 2" in capsys.readouterr().err
+
+
+def test_only_who_has_no_detector_is_told_to_take_one(
+    network: Network,
+    clip: Path,
+    detectors: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two people are there, and the joints of the second go over to another place in the middle."""
+    moved = TRACK.joints_xy.copy()
+    moved[len(moved) // 2 :, :, 0] += 70
+    network.tracks = {1: TRACK, 2: replace(TRACK, joints_xy=moved)}
+    network.has_company = True
+    hint = "--boxes detector:FILE.onnx tells people apart"
+    assert run(["squat", str(clip), "--person", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "Somebody else was in the picture in 100% of the looks" in out
+    assert out.count(hint) == 1
+    boxes = f"detector:{detectors.save_yolox(tmp_path / 'd.onnx', [[1, 1, 9, 9]])}"
+    assert run(["squat", str(clip), "--person", "2", "--boxes", boxes]) == 0
+    out = capsys.readouterr().out
+    assert "perhaps to another person" in out
+    assert "--draw shows whose squats these are\n" in out
+    assert "Somebody else" not in out
+    assert hint not in out
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 4096, b"no video"])
