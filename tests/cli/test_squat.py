@@ -178,6 +178,33 @@ def test_live_writes_tables_and_video_as_they_come(
     assert capsys.readouterr().err.count("written:") == 3
 
 
+def test_what_live_did_not_write_is_not_called_written(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "drawn.mp4").write_bytes(b"old")
+    arguments = [*live_arguments(clip, tmp_path), "--force", "--repetitions", str(tmp_path / "drawn.mp4" / "r.csv")]
+    assert run(arguments) == 1
+    err = capsys.readouterr().err
+    assert "cannot be written" in err
+    assert [line for line in err.splitlines() if "written: " in line] == [f"written: {tmp_path / 'f.csv'}"]
+    assert (tmp_path / "drawn.mp4").read_bytes() == b"old"
+
+
+def test_live_tables_can_be_read_meanwhile(network: Network, clip: Path, tmp_path: Path) -> None:
+    walk, seen = network.follow, []
+
+    def follow(*arguments: Any, **options: Any) -> Iterator[FramePoses]:
+        for result in walk(*arguments, **options):
+            yield result
+            seen.append((tmp_path / "f.csv").read_text(encoding="utf-8").count("\n"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "follow_people", follow)
+        assert run(live_arguments(clip, tmp_path)) == 0
+    assert seen[0] == 1  # the header
+    assert seen[-1] > 0.7 * len(TRACK)
+
+
 def test_ctrl_c_keeps_what_was_written_live(
     network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
