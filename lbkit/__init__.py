@@ -1,7 +1,7 @@
 """lbkit: lower-body keypoint networks, from a training run to a verified, fast deployment.
 
 >>> import lbkit
->>> model = lbkit.load_model("fpn", provider="cpu")
+>>> model = lbkit.load_model("fpn-int8", provider="cpu")
 >>> poses = model(lbkit.read_image("photo.jpg"))
 >>> poses.xy  # (N, 6, 2) image pixels
 """

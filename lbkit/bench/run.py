@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from lbkit.bench.cold import ColdStart, cold_start, to_dict
 from lbkit.bench.pictures import readable_pictures, rendered_pictures, run_once
 from lbkit.bench.runners import TORCH_RUNNERS, arithmetic_of, load_runner
 from lbkit.bench.timing import STAGES, SideBySide, StageTimes, time_side_by_side, time_stages
-from lbkit.core.backend import Backend, ModelOutput
+from lbkit.core.backend import Backend, ModelOutput, RuntimeBackend
 from lbkit.core.boxes import whole_image_box
 from lbkit.core.contract import ModelContract
 from lbkit.core.estimator import MAX_BATCH_SIZE, PoseEstimator
@@ -25,11 +26,14 @@ from lbkit.core.geometry import ImageSize
 from lbkit.core.images import read_image
 from lbkit.core.pipeline import single_threaded_opencv
 from lbkit.core.preprocess import crop_person
+from lbkit.core.threads import checked_threads
 from lbkit.errors import ConfigError, LbkitError
 from lbkit.runtime.agreement import disagreement, person_crops
 from lbkit.runtime.backends import load_backend
 from lbkit.runtime.loading import find_model
-from lbkit.runtime.streams import SIDE_BY_SIDE
+from lbkit.runtime.streams import SIDE_BY_SIDE, checked_streams
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BATCHES = (1, 8, 32)
 COMPARED = 4
@@ -46,7 +50,7 @@ class BenchPlan:
         models: Names or files.
         runners: Providers, and PyTorch's ways (`lbkit.bench.runners`).
         batches: People in a batch.
-        seconds: How long each row is timed, about.
+        seconds: How long each row is timed, about; once more so long in streams.
         threads: Threads of the model; what CPU affinity and cgroup grant when None.
         pictures: A folder of photographs; rendered figures when None.
         cold: Whether to start a process of its own for each model and runner.
@@ -154,15 +158,15 @@ def _model_rows(plan: BenchPlan, model: str, pictures: Sequence[Path]) -> Iterat
             wrong = isinstance(error, _WrongAnswerError)
             yield BenchRow(model, contract.precision, runner, 0, None, problem=str(error), is_wrong=wrong)
             continue
+        streamed = _load_streams(path, name, threads=plan.threads)
         for batch in plan.batches:
             row = partial(BenchRow, model, contract.precision, name, batch)
             try:
                 times = _time_batches(backend, pictures, batch=batch, seconds=plan.seconds)
-                several = _time_streams(plan, path, name, crops, batch=batch)
             except LbkitError as error:  # out of memory, for example
                 yield row(None, problem=str(error))
             else:
-                yield row(times, cold, several)
+                yield row(times, cold, _time_streams(streamed, crops, batch=batch, seconds=plan.seconds))
 
 
 def _time_batches(backend: Backend, pictures: Sequence[Path], *, batch: int, seconds: float) -> StageTimes:
@@ -175,18 +179,25 @@ def _time_batches(backend: Backend, pictures: Sequence[Path], *, batch: int, sec
     return time_stages(run, people=batch, seconds=seconds)
 
 
+def _load_streams(path: Path, runner: str, *, threads: int | None) -> RuntimeBackend | None:
+    """Return the model as `lbkit infer` runs it over many pictures, if that is in more than one stream."""
+    if runner not in SIDE_BY_SIDE or checked_streams(None, provider=runner, threads=checked_threads(threads)) == 1:
+        return None
+    return load_backend(path, provider=runner, threads=threads, streams=None)
+
+
 def _time_streams(
-    plan: BenchPlan, path: Path, runner: str, crops: NDArray[np.uint8], *, batch: int
+    backend: RuntimeBackend | None, crops: NDArray[np.uint8], *, batch: int, seconds: float
 ) -> SideBySide | None:
-    """Time the model alone as `lbkit infer` runs it over many pictures, if that is in more than one stream."""
-    if runner not in SIDE_BY_SIDE:
+    """Time the model alone in streams; None where there are none or the memory does not hold so many batches."""
+    if backend is None:
         return None
-    backend = load_backend(path, provider=runner, threads=plan.threads, streams=None)
-    if backend.streams == 1:
+    run = partial(backend.run, np.resize(crops, (batch, *crops.shape[1:])))
+    try:
+        return time_side_by_side(run, streams=backend.streams, people=batch, seconds=seconds)
+    except LbkitError as error:
+        logger.warning("%d batches of %d side by side were not timed: %s", backend.streams, batch, error)
         return None
-    given = np.resize(crops, (batch, *crops.shape[1:]))
-    run = partial(backend.run, given)
-    return time_side_by_side(run, streams=backend.streams, people=batch, seconds=plan.seconds)
 
 
 class _WrongAnswerError(LbkitError):

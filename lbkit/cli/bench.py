@@ -105,7 +105,7 @@ class CountsType(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
     default=2.0,
     show_default=True,
     metavar="S",
-    help="How long each row is timed.",
+    help="How long each row is timed; once more so long in streams.",
 )
 @click.option(
     "--photos",

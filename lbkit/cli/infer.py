@@ -174,8 +174,9 @@ def infer(ctx: click.Context, /, *, model: str, result_format: str | None, **cho
     result_format = result_format or _format_of(chosen["output"])
     picture_format = None if videos else result_format
     run.check(is_folder=is_run, result_format=picture_format, boxes=chosen["boxes"], draws=draws)
-    if run.engine == "ray" and runtime["streams"] is not None:
-        raise click.UsageError("--streams does not go with --engine ray: give --cpus-per-actor.")
+    for option in ("threads", "streams"):
+        if run.engine == "ray" and runtime[option] is not None:
+            raise click.UsageError(f"--{option} does not go with --engine ray: give --cpus-per-actor.")
     if is_run:
         ctx.exit(_infer_into_folder(run, result_format, chosen, model=model, runtime=runtime))
     request = _checked_request(result_format=result_format, **chosen)

@@ -73,7 +73,7 @@ class RunOptions:
         """
         if not is_folder:
             needs = [("--resume", self.resume), ("--part-size", self.part_size), ("--engine ray", self.engine == "ray")]
-            needs.append(("--format parquet", result_format == "parquet"))
+            needs.append(("Parquet of pictures", result_format == "parquet"))
             for option, is_given in needs:
                 if is_given:
                     raise click.UsageError(f"{option} needs a folder: --output DIR.")
@@ -84,8 +84,11 @@ class RunOptions:
             raise click.UsageError("--draw and --heatmaps do not go with --engine ray.")
         if self.engine == "ray" and boxes.startswith("detector:"):
             raise click.UsageError("--engine ray takes --boxes auto, whole, coco:FILE.json or FILE.csv.")
-        if self.engine != "ray" and (self.ray_address or self.actors or self.num_gpus_per_actor):
-            raise click.UsageError("--ray-address, --actors and --num-gpus-per-actor go with --engine ray.")
+        if self.engine != "ray" and (
+            self.ray_address or self.actors or self.num_gpus_per_actor or self.cpus_per_actor != 1
+        ):
+            names = "--ray-address, --actors, --cpus-per-actor and --num-gpus-per-actor"
+            raise click.UsageError(f"{names} go with --engine ray.")
 
 
 def run_options(command: CommandT) -> CommandT:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,6 +78,8 @@ class PoseEstimator:
         self.decoder: DecoderName = decoder or heatmap.decoder
         self.batch_size = batch_size
         self.streams = streams
+        self._places = threading.BoundedSemaphore(streams)
+        self._alone = threading.Lock()
 
     @property
     def contract(self) -> ModelContract:
@@ -178,21 +182,38 @@ class PoseEstimator:
     def run(self, crops: Sequence[ImageArray]) -> ModelOutput:
         """Run the model on crops; where the memory does not hold them at once, in halves, from then on always.
 
+        A single crop that does not fit beside what other streams run is run once more when they have ended.
+
         Args:
             crops: N crops (H, W, 3) uint8 RGB, N >= 1.
 
         Raises:
             ModelMemoryError: The memory does not hold a single crop's run.
         """
+        if len(crops) > self.batch_size:  # which has shrunk since they were gathered
+            return _joined(self.run(crops[: self.batch_size]), self.run(crops[self.batch_size :]))
         try:
-            return self.backend.run(np.stack(crops))
+            with self._places if self.streams > 1 else nullcontext():
+                return self.backend.run(np.stack(crops))
         except (ModelMemoryError, MemoryError) as error:
+            if len(crops) == 1 and self.streams > 1:
+                return self._run_alone(crops)
             if len(crops) == 1:
                 raise _no_memory(error, self.contract.model) from error
         half = (len(crops) + 1) // 2
         self.batch_size = min(self.batch_size, half)
         logger.warning("out of memory with a batch of %d: going on with %d", len(crops), half)
         return _joined(self.run(crops[:half]), self.run(crops[half:]))
+
+    def _run_alone(self, crops: Sequence[ImageArray]) -> ModelOutput:
+        with ExitStack() as held:
+            held.enter_context(self._alone)  # two that take places one by one would wait for each other
+            for _ in range(self.streams):
+                held.enter_context(self._places)
+            try:
+                return self.backend.run(np.stack(crops))
+            except (ModelMemoryError, MemoryError) as error:
+                raise _no_memory(error, self.contract.model) from error
 
     def decode(self, output: ModelOutput) -> NDArray[np.float32]:
         """Return (N, K, 3) float32 of x, y in input pixels and score, from whichever output the model has.

@@ -337,7 +337,7 @@ class _Batcher:
             is_heavy = self._held_bytes > HELD_BYTES
             if len(self._cuts) >= self._estimator.batch_size or (self._cuts and is_heavy):
                 self._begin()
-            elif self._flights and is_heavy:
+            elif self._flights and is_heavy and self._jobs[0].open_persons:  # until a picture can be let go
                 self._take_oldest()
             else:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lbkit.runtime.choices import Circumstances, recall, remember
 from lbkit.runtime.cuda import find_cuda_obstacle
 from lbkit.runtime.openvino_library import openvino_version
 from lbkit.runtime.providers import EXECUTION, PROVIDERS, OrtProviderName, ProviderName
+from lbkit.runtime.streams import SIDE_BY_SIDE
 from lbkit.runtime.wheels import import_onnxruntime
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def load_fastest(path: Path, *, threads: int | None = None, streams: int | None 
     Args:
         path: An ONNX file exported by lbkit.
         threads: Threads of the model; what CPU affinity and cgroup grant when None.
-        streams: Runs that go side by side; None for as many as serve each provider best.
+        streams: Runs that go side by side; None for as many as serve each provider best. More than one leaves the CPU's
+            providers alone.
 
     Raises:
         LbkitError: The model does not load on the CPU either.
@@ -67,7 +69,8 @@ def load_fastest(path: Path, *, threads: int | None = None, streams: int | None 
             logger.info("provider auto: %s, as chosen before", known)
             return backend
     cpu = cpu or load(provider="cpu")
-    agreeing, failed = _agreeing(cpu, load)
+    names = [name for name in candidates() if streams in (None, 1) or name in SIDE_BY_SIDE]
+    agreeing, failed = _agreeing(cpu, names, load)
     chosen = _fastest([cpu, *agreeing])
     if not failed:  # a GPU whose memory another program holds may be free the next time
         remember(circumstances, _name(chosen))
@@ -91,14 +94,14 @@ def candidates() -> list[ProviderName]:
 
 
 def _agreeing(
-    cpu: RuntimeBackend, load: Callable[..., RuntimeBackend]
+    cpu: RuntimeBackend, names: Sequence[ProviderName], load: Callable[..., RuntimeBackend]
 ) -> tuple[list[RuntimeBackend], list[ProviderName]]:
     """Load the candidates that give the CPU's answers, and name those that do not run; what is wrong is logged."""
     crops = person_crops(cpu.contract, COMPARED)
     expected = cpu.run(crops)
     good: list[RuntimeBackend] = []
     failed: list[ProviderName] = []
-    for name in candidates():
+    for name in names:
         try:
             backend = load(provider=name)
             problem = disagreement(backend.run(crops), expected, contract=cpu.contract)

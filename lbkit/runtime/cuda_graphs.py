@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,9 @@ class _Bucket:
 
 
 class GraphRunner:
-    """Runs a session through CUDA graphs; calls may come from several threads and take turns.
+    """Runs a session through CUDA graphs; calls may come from several threads and take turns in one of its own.
+
+    ONNX Runtime keeps its recordings thread by thread, and callers' threads come and go.
 
     Args:
         session: An `onnxruntime.InferenceSession` made with `enable_cuda_graph`.
@@ -74,13 +76,15 @@ class GraphRunner:
         self._output_shapes = dict(output_shapes)
         self._load = load
         self._buckets: dict[int, _Bucket] = {}
-        self._turn = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "lbkit-cuda-graphs")
 
     def run(self, feed: NDArray[Any]) -> list[NDArray[Any]]:
         """Return the outputs, in order, for an input of any batch size; more than the largest bucket runs in parts."""
+        return self._thread.submit(self._run, feed).result()
+
+    def _run(self, feed: NDArray[Any]) -> list[NDArray[Any]]:
         largest = BATCH_BUCKETS[-1]
-        with self._turn:
-            parts = [self._run_part(feed[start : start + largest]) for start in range(0, len(feed), largest)]
+        parts = [self._run_part(feed[start : start + largest]) for start in range(0, len(feed), largest)]
         if len(parts) == 1:
             return parts[0]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

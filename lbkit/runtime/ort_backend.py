@@ -50,8 +50,9 @@ class OrtBackend:
         self._streams = checked_streams(streams, provider=provider, threads=count)
         check_file(path)
         try:
-            # A run computes in its caller's thread too, so streams of one thread share a session without threads.
-            opened = open_session(path, provider=provider, threads=count // self._streams, graphs=True)
+            # A session's threads are shared by all runs, and each run computes in its caller's thread besides: of `n`
+            # inside an operator, `n - 1` are the session's. Not yet timed where there are more threads than streams.
+            opened = open_session(path, provider=provider, threads=count - self._streams + 1, graphs=True)
         except Exception as error:
             if not _is_ort_error(error):
                 raise

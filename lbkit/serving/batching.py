@@ -205,8 +205,10 @@ class DynamicBatcher:
                     return batch
 
     def _wait_for_more(self) -> None:
-        due = self._queue[0].arrived + self._limits.max_delay_s
-        while not self._is_complete() and (left := due - time.monotonic()) > 0:
+        while self._queue and not self._is_complete():  # another stream may take what was waited for
+            left = self._queue[0].arrived + self._limits.max_delay_s - time.monotonic()
+            if left <= 0:
+                return
             self._changed.wait(left)
 
     def _is_complete(self) -> bool:

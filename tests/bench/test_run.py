@@ -152,7 +152,7 @@ def test_a_process_that_says_much_or_never_ends(monkeypatch: pytest.MonkeyPatch,
         cold.cold_start(tmp_path, "cpu", batch=1, threads=1)
 
 
-def test_bf16_may_differ_as_fp16_may(toys: ModuleType) -> None:
+def test_the_arithmetic_of_a_runner(toys: ModuleType) -> None:
     contract = toys.toy_contract()
     assert arithmetic_of(contract, "openvino-bf16") == "bf16"
     assert arithmetic_of(contract, "openvino") == "fp32"

@@ -130,7 +130,7 @@ def test_the_same_words_in_another_folder_are_other_pictures(
     [
         (("--resume",), "--resume needs a folder"),
         (("--output", "x.jsonl", "--part-size", "5"), "--part-size needs a folder"),
-        (("--format", "parquet", "--output", "x.parquet"), "--format parquet needs a folder"),
+        (("--format", "parquet", "--output", "x.parquet"), "Parquet of pictures needs a folder"),
         (("--engine", "ray"), "--engine ray needs a folder"),
         (("--output", "run", "--format", "csv"), "a folder's parts are jsonl or parquet, not csv"),
         (("--output", "run", "--engine", "ray", "--draw", "d"), "do not go with --engine ray"),

@@ -594,3 +594,28 @@ def test_a_batch_that_does_not_fit_is_halved(
     for number, result in enumerate(results):
         assert result.poses is not None
         np.testing.assert_allclose(result.poses.xy, np.broadcast_to(expected(number), result.poses.xy.shape), atol=0.6)
+
+
+def test_a_crop_that_does_not_fit_beside_others_runs_alone(spots: Spots, photos: list[Path]) -> None:
+    """Memory for one run: the second of two side by side fails, and succeeds when nothing else runs."""
+    run, lock, inside = spots.run, threading.Lock(), 0
+    failures = 0
+
+    def run_one_at_a_time(crops: np.ndarray) -> ModelOutput:
+        nonlocal inside, failures
+        with lock:
+            if inside:
+                failures += 1
+                raise ModelMemoryError("out of memory")
+            inside += 1
+        try:
+            time.sleep(0.02)
+            return run(crops)
+        finally:
+            with lock:
+                inside -= 1
+
+    spots.run = run_one_at_a_time  # type: ignore[method-assign]
+    results = list(run_inference(photos * 2, PoseEstimator(spots, batch_size=1, streams=2), boxes="whole"))
+    assert failures
+    assert all(result.poses is not None and len(result.poses) == 1 for result in results)

@@ -87,6 +87,15 @@ def test_what_does_more_side_by_side_is_the_fastest(machine: Any, toy_model: Pat
     assert auto.load_fastest(toy_model).provider == "cuda", "a choice holds for the streams asked for"
 
 
+def test_several_streams_leave_out_what_takes_one(
+    machine: Any, toy_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = machine(cpu=SLOW | {"streams": 2}, cuda=FAST, openvino=FAST | {"streams": 2})
+    assert auto.load_fastest(toy_model, streams=2).provider == "openvino"
+    assert loaded == ["cpu", "openvino"]
+    assert "cuda" not in caplog.text
+
+
 def test_what_is_hardly_faster_is_not_taken(machine: Any, toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(cpu={}, openvino={})
     monkeypatch.setattr(auto, "time_in_turn", lambda *_: [1.0, 0.97])

@@ -317,7 +317,7 @@ def test_unknown_provider_is_told_as_such(toy_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "streams", "inside", "side_by_side"), [(4, 1, 4, 1), (4, None, 1, 4), (5, 2, 2, 2), (64, None, 4, 16)]
+    ("threads", "streams", "inside", "side_by_side"), [(4, 1, 4, 1), (4, None, 1, 4), (5, 2, 4, 2), (64, None, 49, 16)]
 )
 def test_streams_share_the_threads(
     toy_model: Path, threads: int, streams: int | None, inside: int, side_by_side: int
@@ -325,6 +325,7 @@ def test_streams_share_the_threads(
     backend = OrtBackend(toy_model, threads=threads, streams=streams)
     assert backend.streams == side_by_side
     assert backend._session.get_session_options().intra_op_num_threads == inside
+    assert side_by_side + inside - 1 == threads
 
 
 @pytest.mark.parametrize(
