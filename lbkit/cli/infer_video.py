@@ -106,7 +106,7 @@ def infer_videos(request: VideoRequest, *, model: str, runtime: dict[str, Any]) 
 
     _check_drawings(request)
     estimator = load_model(model, **runtime)
-    boxes = _boxes(request.boxes, runtime)
+    boxes = video_boxes(request.boxes, runtime)
     failures = 0
     with _results(request, estimator.contract.keypoints) as write, native_stderr_silenced():
         for source in request.sources:
@@ -264,23 +264,30 @@ def _expanded(videos: tuple[str, ...]) -> Iterator[str]:
         yield from found or [video]
 
 
-def _boxes(boxes: str, runtime: dict[str, Any]) -> VideoBoxes:
+def video_boxes(boxes: str, runtime: dict[str, Any]) -> VideoBoxes:
+    """Return where people are looked for in a video, by `--boxes`.
+
+    Args:
+        boxes: auto, whole or detector:FILE.onnx.
+        runtime: Keyword arguments of `load_model`.
+    """
     if boxes.startswith(DETECTOR_PREFIX):
         return load_detector(boxes, runtime)
     return "whole" if boxes == "whole" else "auto"
 
 
 def load_detector(boxes: str, runtime: dict[str, Any]) -> PersonDetector:
-    """Load the detector of `--boxes detector:FILE.onnx` where the model runs too.
+    """Load the detector of `--boxes detector:FILE.onnx`, on the CPU where ONNX Runtime has no such provider.
 
     Args:
         boxes: The option's value.
         runtime: Keyword arguments of `load_model`.
     """
     from lbkit.runtime.person_detector import OnnxPersonDetector
+    from lbkit.runtime.providers import ORT_PROVIDERS
 
-    path = Path(boxes.removeprefix(DETECTOR_PREFIX))
-    return OnnxPersonDetector(path, provider=runtime["provider"], threads=runtime["threads"])
+    provider = runtime["provider"] if runtime["provider"] in ORT_PROVIDERS else "cpu"
+    return OnnxPersonDetector(Path(boxes.removeprefix(DETECTOR_PREFIX)), provider=provider, threads=runtime["threads"])
 
 
 @contextlib.contextmanager

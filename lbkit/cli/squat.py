@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lbkit.cli.infer_video import MAX_STRIDE, counted
+from lbkit.cli.infer_video import DETECTOR_PREFIX, MAX_STRIDE, counted, video_boxes
 from lbkit.cli.messages import plain_line
 from lbkit.cli.options import (
     DEFAULT_MODEL,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from lbkit.video.pipeline import FramePoses, VideoBoxes
     from lbkit.video.source import VideoInfo, VideoSource
 
-DETECTOR_PREFIX = "detector:"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 LEAST_PCK = 0.4
 """Below this PCK@0.05 of a model, squats are guesses: the shipped cnn (0.27) misjudged two of four clips."""
@@ -124,7 +123,7 @@ def squat(ctx: click.Context, /, *, model: str, provider: str, threads: int | No
 
     estimator = load_model(model, provider=provider, threads=threads)
     _warn_of_weak(estimator, model)
-    boxes = _boxes(request.boxes, provider=provider, threads=threads)
+    boxes = video_boxes(request.boxes, {"provider": provider, "threads": threads})
     from lbkit.video.source import open_video
 
     with native_stderr_silenced(), open_video(request.source) as video:
@@ -141,10 +140,10 @@ def squat(ctx: click.Context, /, *, model: str, provider: str, threads: int | No
 
         broken = Warn("broken_frames", f"{counted(video.broken_frames, 'frame')} broken and skipped.")
         analysis = replace(analysis, warnings=(*analysis.warnings, broken))
-    _deliver(request, analysis, info=video.info, model=model)
+    code = _deliver(request, analysis, info=video.info, model=model)
     if error is not None:
         raise error
-    ctx.exit(tell_broken(video))
+    ctx.exit(max(code, tell_broken(video)))
 
 
 def tell_broken(video: VideoSource) -> int:
@@ -162,8 +161,7 @@ def _check(request: SquatRequest) -> None:
     from lbkit.motion.chart import check_chart_name
     from lbkit.motion.tables import check_table_name
 
-    names_detector = request.boxes.startswith(DETECTOR_PREFIX) and request.boxes != DETECTOR_PREFIX
-    if request.boxes not in ("auto", "whole") and not names_detector:
+    if request.boxes not in ("auto", "whole") and (not _has_detector(request) or request.boxes == DETECTOR_PREFIX):
         raise click.UsageError(f"--boxes {request.boxes!r} is none of auto, whole, detector:FILE.onnx.")
     if request.report is not None:
         check_chart_name(request.report)
@@ -184,6 +182,10 @@ def _check(request: SquatRequest) -> None:
             raise click.UsageError(f"{path} is named twice.")
 
 
+def _has_detector(request: SquatRequest) -> bool:
+    return request.boxes.startswith(DETECTOR_PREFIX)
+
+
 def _limits(request: SquatRequest) -> SquatLimits:
     from lbkit.motion.limits import default_limits, read_limits
 
@@ -197,15 +199,6 @@ def _warn_of_weak(estimator: PoseEstimator, model: str) -> None:
     if exactness is not None and exactness < LEAST_PCK:
         problem = f"{model} finds {exactness:.0%} of joints (PCK@0.05): counts and angles may be wrong"
         click.echo(plain_line(f"warning: {problem}; give --model {DEFAULT_MODEL}"), err=True)
-
-
-def _boxes(boxes: str, *, provider: str, threads: int | None) -> VideoBoxes:
-    if not boxes.startswith(DETECTOR_PREFIX):
-        return "whole" if boxes == "whole" else "auto"
-    from lbkit.runtime.person_detector import OnnxPersonDetector
-
-    path = Path(boxes.removeprefix(DETECTOR_PREFIX))
-    return OnnxPersonDetector(path, provider=provider, threads=threads)
 
 
 def measuring_score(estimator: PoseEstimator) -> float:
@@ -260,6 +253,8 @@ def _analyze(request: SquatRequest, tracks: list[PoseTrack], limits: SquatLimits
     from lbkit.motion.squat import analyze_squats
 
     track = _chosen(request, tracks)
+    if _has_detector(request):
+        track = replace(track, company=None)  # others have tracks of their own
     if len(track.time_s) == 1:
         remedy = "give a video, or a smaller --stride"
         raise InputError("only one frame was looked at, and a squat is a movement", where=request.source, remedy=remedy)
@@ -289,43 +284,52 @@ def _chosen(request: SquatRequest, tracks: list[PoseTrack]) -> PoseTrack:
     return next(track for track in tracks if track.track_id == wanted)
 
 
-def _deliver(request: SquatRequest, analysis: SquatAnalysis, *, info: VideoInfo, model: str) -> None:
-    """Write the tables first, then print, then write what needs the video once more; each problem stops only itself.
+def _deliver(request: SquatRequest, analysis: SquatAnalysis, *, info: VideoInfo, model: str) -> int:
+    """Write the tables, print, and write what needs the video once more; a file that cannot be written stops no other.
 
-    Raises:
-        OutputError: The last of the files that could not be written.
+    Returns:
+        The exit code.
     """
-    problems = []
-    for step in (_write_tables, _print, _draw):
+    written: list[Path] = []
+    problems: list[OutputError] = []
+
+    def write(path: Path | None, step: Callable[[Path, SquatRequest, SquatAnalysis, VideoInfo], None]) -> None:
+        if path is None:
+            return
         try:
-            step(request, analysis, info)
+            step(path, request, analysis, info)
+            written.append(path)
         except OutputError as error:
             problems.append(error)
-    _tell_written(request, model=model, failed={problem.where for problem in problems})
-    for problem in problems[:-1]:
+
+    write(request.frames, _write_frames)
+    write(request.repetitions, _write_repetitions)
+    _print(request, analysis)
+    write(request.draw, _write_video)
+    write(request.report, _write_report)
+    _tell_written(request, written, model=model)
+    for problem in problems:
         click.echo(plain_line(f"error: {problem}"), err=True)
-    if problems:
-        raise problems[-1]
+    return 1 if problems else 0
 
 
-def _write_tables(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:  # noqa: ARG001
-    from lbkit.motion.tables import FRAME_COLUMNS, REPETITION_COLUMNS, all_frame_rows, repetition_rows, write_table
+def _write_frames(path: Path, request: SquatRequest, analysis: SquatAnalysis, _: VideoInfo) -> None:
+    from lbkit.motion.tables import FRAME_COLUMNS, all_frame_rows, write_table
 
-    try:
-        if request.frames is not None:
-            write_table(request.frames, all_frame_rows(analysis), columns=FRAME_COLUMNS, force=request.force)
-    finally:
-        if request.repetitions is not None:
-            rows = repetition_rows(analysis)
-            write_table(request.repetitions, rows, columns=REPETITION_COLUMNS, force=request.force)
+    write_table(path, all_frame_rows(analysis), columns=FRAME_COLUMNS, force=request.force)
 
 
-def _tell_written(request: SquatRequest, *, model: str, failed: set[str | None]) -> None:
+def _write_repetitions(path: Path, request: SquatRequest, analysis: SquatAnalysis, _: VideoInfo) -> None:
+    from lbkit.motion.tables import REPETITION_COLUMNS, repetition_rows, write_table
+
+    write_table(path, repetition_rows(analysis), columns=REPETITION_COLUMNS, force=request.force)
+
+
+def _tell_written(request: SquatRequest, written: list[Path], *, model: str) -> None:
     if is_quiet():
         return
-    for path in filter(None, (request.frames, request.repetitions, request.draw, request.report)):
-        if path.exists() and str(path) not in failed:
-            click.echo(plain_line(f"written: {path}"), err=True)
+    for path in written:
+        click.echo(plain_line(f"written: {path}"), err=True)
     if request.draw is None:
         named = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
         click.echo(
@@ -333,7 +337,7 @@ def _tell_written(request: SquatRequest, *, model: str, failed: set[str | None])
         )
 
 
-def _print(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:  # noqa: ARG001
+def _print(request: SquatRequest, analysis: SquatAnalysis) -> None:
     from lbkit.motion.squat import NOTICE
     from lbkit.motion.tables import analysis_json
 
@@ -351,6 +355,9 @@ def _print(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> N
             click.echo(f"      {remark.sentence}")
     for warning in analysis.warnings:
         click.echo(f"note: {warning.sentence}")
+    if {"somebody_else", "person_changed"} & {warning.code for warning in analysis.warnings}:
+        better = "" if _has_detector(request) else "; --boxes detector:FILE.onnx tells people apart"
+        click.echo(f"note: --draw shows whose squats these are{better}")
     click.echo(NOTICE)
 
 
@@ -370,24 +377,28 @@ def repetition_line(item: Repetition) -> str:
     return f"{item.number:3d}  {item.start_s:6.1f} to {item.end_s:5.1f} s{cut}  {depth}{where}; {tempo}"
 
 
-def _draw(request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:
+def _write_video(path: Path, request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:
     """Read the video again, now that the counts are known, and draw over it."""
-    if request.draw is None and request.report is None:
-        return
+    from lbkit.video.sink import VideoWriter
+
+    rate = None if info.frames_per_s is None else info.frames_per_s / request.stride
+    with VideoWriter(path, size=info.size, frames_per_s=rate, force=request.force) as writer:
+        for row, (time_s, image) in enumerate(_frames_again(request, count=len(analysis.phases))):
+            writer.write(time_s, _late_drawing(image, analysis, row))
+
+
+def _write_report(path: Path, request: SquatRequest, analysis: SquatAnalysis, info: VideoInfo) -> None:
+    """Read the video again as far as the last bottom that is shown."""
     from lbkit.motion.chart import MAX_BOTTOMS, write_chart
     from lbkit.motion.overlay import draw_squat_frame
 
     wanted = {item.deepest_frame: item.number for item in analysis.repetitions[:MAX_BOTTOMS]}
-    bottoms: dict[int, ImageArray] = {}
-    with _writer(request, info) as write:
-        for row, (time_s, image) in enumerate(_frames_again(request, count=len(analysis.phases))):
-            if request.report is not None and row in wanted:
-                bottoms[wanted[row]] = draw_squat_frame(image, analysis, row)
-            if write is not None:
-                write(time_s, _late_drawing(image, analysis, row))
-    if request.report is not None:
-        title = f"{Path(info.name).name}: {len(analysis.repetitions)} squats, {analysis.view.name} view"
-        write_chart(request.report, analysis, bottoms=bottoms, title=title, force=request.force)
+    frames = _frames_again(request, count=max(wanted, default=-1) + 1)
+    bottoms = {
+        wanted[row]: draw_squat_frame(image, analysis, row) for row, (_, image) in enumerate(frames) if row in wanted
+    }
+    title = f"{Path(info.name).name}: {len(analysis.repetitions)} squats, {analysis.view.name} view"
+    write_chart(path, analysis, bottoms=bottoms, title=title, force=request.force)
 
 
 def _late_drawing(image: ImageArray, analysis: SquatAnalysis, row: int) -> Any:
@@ -405,15 +416,3 @@ def _frames_again(request: SquatRequest, *, count: int) -> Iterator[tuple[float,
     with open_video(request.source) as video:
         for frame in islice(video.frames(stride=request.stride), count):
             yield frame.time_s, frame.image
-
-
-@contextlib.contextmanager
-def _writer(request: SquatRequest, info: VideoInfo) -> Iterator[Any]:
-    if request.draw is None:
-        yield None
-        return
-    from lbkit.video.sink import VideoWriter
-
-    rate = None if info.frames_per_s is None else info.frames_per_s / request.stride
-    with VideoWriter(request.draw, size=info.size, frames_per_s=rate, force=request.force) as writer:
-        yield writer.write

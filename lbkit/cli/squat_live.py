@@ -52,14 +52,15 @@ def count_live(
 
     counter = LiveCounter(video.info.size, limits=limits, min_score=measuring_score(estimator))
     results = follow_people(video, estimator, boxes=boxes, stride=request.stride)
+    written: list[Path] = []
     if not is_quiet():
         click.echo(NOTICE, err=True)
     try:
         with (
             contextlib.closing(results),  # type: ignore[type-var]  # a generator
-            _table(request.frames, columns=FRAME_COLUMNS, force=request.force) as write_frames,
-            _table(request.repetitions, columns=REPETITION_COLUMNS, force=request.force) as write_repetitions,
-            _drawing(request, video) as writer,
+            _table(request.frames, written, columns=FRAME_COLUMNS, force=request.force) as write_frames,
+            _table(request.repetitions, written, columns=REPETITION_COLUMNS, force=request.force) as write_repetitions,
+            _drawing(request, video, written) as writer,
         ):
             listener = _Listener(request, counter, write_frames, write_repetitions)
             try:
@@ -70,7 +71,7 @@ def count_live(
             finally:
                 listener.finish()
     finally:
-        _tell_end(request, video, counter)
+        _tell_end(video, counter, written)
     return tell_broken(video)
 
 
@@ -124,8 +125,10 @@ def _check(request: SquatRequest) -> None:
 
 
 @contextlib.contextmanager
-def _table(path: Path | None, *, columns: tuple[str, ...], force: bool) -> Iterator[Callable[[list[Row]], object]]:
-    """Give what writes rows to a CSV file at once."""
+def _table(
+    path: Path | None, written: list[Path], *, columns: tuple[str, ...], force: bool
+) -> Iterator[Callable[[list[Row]], object]]:
+    """Give what writes rows to a CSV file at once, which is then among those written."""
     if path is None:
         yield lambda _: None
         return
@@ -133,17 +136,13 @@ def _table(path: Path | None, *, columns: tuple[str, ...], force: bool) -> Itera
     from lbkit.video.sink import kept_text_file
 
     with kept_text_file(path, force=force) as stream:
+        written.append(path)
         stream.write(csv_text([], columns, with_header=True))
-
-        def write(rows: list[Row]) -> None:
-            stream.write(csv_text(rows, columns, with_header=False))
-            stream.flush()
-
-        yield write
+        yield lambda rows: stream.write(csv_text(rows, columns, with_header=False))
 
 
 @contextlib.contextmanager
-def _drawing(request: SquatRequest, video: VideoSource) -> Iterator[VideoWriter | None]:
+def _drawing(request: SquatRequest, video: VideoSource, written: list[Path]) -> Iterator[VideoWriter | None]:
     if request.draw is None:
         yield None
         return
@@ -151,8 +150,12 @@ def _drawing(request: SquatRequest, video: VideoSource) -> Iterator[VideoWriter 
 
     info = video.info
     rate = None if info.frames_per_s is None else info.frames_per_s / request.stride
-    with VideoWriter(request.draw, size=info.size, frames_per_s=rate, force=request.force) as writer:
-        yield writer
+    writer = VideoWriter(request.draw, size=info.size, frames_per_s=rate, force=request.force)
+    try:
+        with writer:
+            yield writer
+    finally:
+        written += [request.draw] if writer.frames_written else []
 
 
 def _late_drawing(result: FramePoses, counter: LiveCounter) -> Any:
@@ -162,15 +165,14 @@ def _late_drawing(result: FramePoses, counter: LiveCounter) -> Any:
     return lambda: draw_live_frame(result.image, result.poses, count=count, phase=phase)
 
 
-def _tell_end(request: SquatRequest, video: VideoSource, counter: LiveCounter) -> None:
+def _tell_end(video: VideoSource, counter: LiveCounter, written: list[Path]) -> None:
     click.echo(f"{counter.count} squat{'' if counter.count == 1 else 's'}", err=True)
     if is_quiet():
         return
     if video.dropped_frames:
         click.echo(f"note: {video.dropped_frames} frames dropped, because newer ones came meanwhile", err=True)
-    for path in (request.frames, request.repetitions, request.draw):
-        if path is not None and path.exists():
-            click.echo(plain_line(f"written: {path}"), err=True)
+    for path in written:
+        click.echo(plain_line(f"written: {path}"), err=True)
 
 
 def _joints_of(result: FramePoses, person: int | None) -> tuple[Any, Any]:

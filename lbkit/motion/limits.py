@@ -1,4 +1,4 @@
-"""Every limit by which squats are counted and judged, read from `limits.toml`."""
+"""Every limit of what is counted and remarked on, read from `limits.toml`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from lbkit.motion.measures import MEASURES
 _PATTERN = "take lbkit/motion/limits.toml as the pattern"
 _MOST = {"share": 1.0, "percentile": 100.0, "weight": 1.0}
 _POSITIVE = ("window_s", "_hz", "glitch_s", "_ratio")
+_IN_ORDER = (
+    ("side_legs", "frontal_legs"),
+    ("min_standing_ratio", "max_standing_ratio"),
+    ("min_duration_s", "max_duration_s"),
+    ("start_share", "bottom_share"),
+)
 
 SectionT = TypeVar("SectionT")
 
@@ -150,13 +156,11 @@ def read_limits(path: Path) -> SquatLimits:
 
 def _limits(content: dict[str, Any], *, where: str) -> SquatLimits:
     _check_names(set(content), {item.name for item in fields(SquatLimits)}, where=where)
-    view = _section(ViewLimits, content["view"], where=f"{where} view")
-    if view.side_legs >= view.frontal_legs:
-        raise ConfigError("side_legs should be less than frontal_legs", where=f"{where} view")
-    rules = tuple(_rule(code, rule, where=f"{where} feedback.{code}") for code, rule in content["feedback"].items())
+    feedback = _table(content["feedback"], where=f"{where} feedback")
+    rules = tuple(_rule(code, rule, where=f"{where} feedback.{code}") for code, rule in feedback.items())
     return SquatLimits(
         recording=_section(RecordingLimits, content["recording"], where=f"{where} recording"),
-        view=view,
+        view=_section(ViewLimits, content["view"], where=f"{where} view"),
         measuring=_section(MeasuringLimits, content["measuring"], where=f"{where} measuring"),
         signal=_section(SignalLimits, content["signal"], where=f"{where} signal"),
         counting=_section(CountingLimits, content["counting"], where=f"{where} counting"),
@@ -166,19 +170,20 @@ def _limits(content: dict[str, Any], *, where: str) -> SquatLimits:
 
 def _section(kind: type[SectionT], content: Any, *, where: str) -> SectionT:
     """Return a section of numbers, none of them negative, shares at most 1 and percentiles at most 100."""
-    if not isinstance(content, dict):
-        raise ConfigError("should be a section of limits", where=where, remedy=_PATTERN)
-    _check_names(set(content), {item.name for item in fields(kind)}, where=where)  # type: ignore[arg-type]
+    _check_names(set(_table(content, where=where)), {item.name for item in fields(kind)}, where=where)  # type: ignore[arg-type]
     for name, value in content.items():
         number = _number(value, where=f"{where}.{name}")
         most = next((most for word, most in _MOST.items() if word in name), float("inf"))
         if not 0 <= number <= most or (number == 0 and name.endswith(_POSITIVE)):
             raise ConfigError(f"cannot be {value!r}", where=f"{where}.{name}")
+    for less, more in _IN_ORDER:
+        if less in content and content[less] >= content[more]:
+            raise ConfigError(f"{less} should be less than {more}", where=where)
     return kind(**{name: float(value) for name, value in content.items()})
 
 
-def _rule(code: str, rule: dict[str, Any], *, where: str) -> FeedbackRule:
-    kinds = {"below", "above", "above_abs"} & set(rule)
+def _rule(code: str, rule: Any, *, where: str) -> FeedbackRule:
+    kinds = {"below", "above", "above_abs"} & set(_table(rule, where=where))
     if len(kinds) != 1:
         raise ConfigError("needs exactly one of below, above, above_abs", where=where)
     (kind,) = kinds
@@ -189,9 +194,15 @@ def _rule(code: str, rule: dict[str, Any], *, where: str) -> FeedbackRule:
         raise ConfigError(f"no measure {texts['measure']!r}", where=where, remedy=f"there are {', '.join(MEASURES)}")
     try:
         texts["sentence"].format(value=1.0, knees="")
-    except (LookupError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"the sentence cannot be filled in ({error})", where=where) from error
     return FeedbackRule(code=code, kind=kind, limit=limit, **texts)
+
+
+def _table(content: Any, *, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ConfigError("should be a section of limits", where=where, remedy=_PATTERN)
+    return content
 
 
 def _check_names(found: set[str], wanted: set[str], *, where: str) -> None:

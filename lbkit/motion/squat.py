@@ -168,7 +168,7 @@ def _count_warnings(repetitions: list[Repetition], rejected: list[Rejected]) -> 
 
 
 _MOST_TIMES: Final = 3
-_WHOSE: Final = "check whose squats these are (--draw shows it, --boxes detector:FILE.onnx tells people apart)"
+_WHOSE: Final = "check whose squats these are"
 _VIEW_WARNINGS: Final = {
     "frontal": Warn(
         "view_frontal", "Frontal view: knee flexion cannot be measured; depth is estimated from the hips' height."

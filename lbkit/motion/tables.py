@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,8 @@ from typing import Any, Final, TextIO
 import numpy as np
 
 from lbkit.core.files import atomic_path, refuse_overwrite
-from lbkit.errors import MissingDependencyError, OutputError
+from lbkit.core.parquet import import_arrow
+from lbkit.errors import OutputError
 from lbkit.motion.angles import COLUMNS, REASONS
 from lbkit.motion.measures import MEASURES
 from lbkit.motion.phases import PHASES
@@ -179,9 +179,9 @@ def write_table(path: Path, rows: Iterable[Row], *, columns: Sequence[str], forc
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".parquet":
             flat = [{name: _flat(value) for name, value in row.items()} for row in rows]
-            arrow = _arrow()
+            arrow = import_arrow()
             table = arrow.Table.from_pylist(flat) if flat else arrow.table({name: [] for name in columns})
-            importlib.import_module("pyarrow.parquet").write_table(table, temporary)
+            arrow.parquet.write_table(table, temporary)
             return
         with temporary.open("w", encoding="utf-8", newline="") as stream:
             _write_csv(stream, rows, columns, with_header=True)
@@ -217,18 +217,7 @@ def check_table_name(path: Path) -> None:
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise OutputError("is no name for a table", where=path, remedy=f"end it in {' or '.join(TABLE_SUFFIXES)}")
     if path.suffix.lower() == ".parquet":
-        _arrow()
-
-
-def _arrow() -> Any:
-    try:
-        return importlib.import_module("pyarrow")
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "pyarrow":
-            raise
-        raise MissingDependencyError(
-            "Parquet needs pyarrow, which is not installed", remedy='run `pip install "lbkit[parquet]"`, or write CSV'
-        ) from error
+        import_arrow()
 
 
 def _repetition_head(item: Repetition) -> Row:

@@ -57,7 +57,7 @@ class OnnxPersonDetector:
 
     Args:
         path: The ONNX file.
-        provider: "cpu", "cuda" or "auto", as for models of ours.
+        provider: One of `lbkit.runtime.providers.ORT_PROVIDERS`.
         threads: Threads inside an operator; what affinity and cgroup grant when None.
         min_score: Detections below this score are left out.
 

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, TextIO, get_args
 
 from lbkit.core.keypoints import KeypointSchema
+from lbkit.core.parquet import import_arrow, utf8_name
 from lbkit.core.results import ImageResult, JsonLinesWriter
-from lbkit.errors import MissingDependencyError
 
 PartFormat = Literal["jsonl", "parquet"]
 PART_FORMATS: tuple[PartFormat, ...] = get_args(PartFormat)
@@ -81,9 +81,7 @@ class ParquetPart:
         self._writer: Any = None
 
     def __enter__(self) -> ParquetPart:
-        from pyarrow.parquet import ParquetWriter
-
-        self._writer = ParquetWriter(self._path, self._schema)
+        self._writer = import_arrow().parquet.ParquetWriter(self._path, self._schema)
         return self
 
     def __exit__(
@@ -102,9 +100,7 @@ class ParquetPart:
             self._flush()
 
     def _flush(self) -> None:
-        import pyarrow
-
-        self._writer.write_table(pyarrow.Table.from_pylist(self._rows, schema=self._schema))
+        self._writer.write_table(import_arrow().Table.from_pylist(self._rows, schema=self._schema))
         self._rows = []
 
 
@@ -117,11 +113,7 @@ def parquet_schema(keypoints: KeypointSchema) -> Any:
     Raises:
         MissingDependencyError: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        problem = "Parquet needs pyarrow, which is not installed"
-        raise MissingDependencyError(problem, remedy='pip install "lbkit[parquet]"') from error
+    pyarrow = import_arrow()
     numbers = ["left", "top", "right", "bottom", "score"]
     numbers += [f"{name}_{field}" for name in keypoints.names for field in ("x", "y", "score")]
     return pyarrow.schema(
@@ -140,16 +132,15 @@ def parquet_schema(keypoints: KeypointSchema) -> Any:
 def person_rows(result: ImageResult) -> list[dict[str, Any]]:
     """Return a row a person: path, width, height, image_id, person (from 1), ann_id, box, score, joints.
 
-    Coordinates are pixels of the picture, rounded as in the JSON lines; a path that is no UTF-8 has its odd bytes
-    written as backslash escapes.
+    Coordinates are pixels of the picture, rounded as in the JSON lines; the path is written by `utf8_name`.
     """
     if result.poses is None:
         return []
-    size, path = result.poses.image_size, str(result.path).encode("utf-8", "surrogateescape")
+    size = result.poses.image_size
     rows = []
     for number, (person, ann_id) in enumerate(zip(result.poses.to_dicts(), result.person_ids, strict=True), start=1):
         row: dict[str, Any] = {
-            "path": path.decode("utf-8", "backslashreplace"),
+            "path": utf8_name(str(result.path)),
             "width": size.width,
             "height": size.height,
             "image_id": result.image_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lbkit.core.keypoints import KeypointSchema
-from lbkit.errors import MissingDependencyError
+from lbkit.core.parquet import import_arrow, utf8_name
 from lbkit.video.pipeline import FramePoses
 from lbkit.video.sink import kept_file
 
@@ -78,6 +77,7 @@ def parquet_table(path: Path, keypoints: KeypointSchema, *, force: bool) -> Iter
     """Give what adds rows to a Parquet file that appears when the block ends, however it ends.
 
     After an error or Ctrl-C it holds the rows up to there, but not after a full disk, which leaves no readable file.
+    The video's name is written by `utf8_name`.
 
     Args:
         path: Where to.
@@ -88,13 +88,11 @@ def parquet_table(path: Path, keypoints: KeypointSchema, *, force: bool) -> Iter
         OutputError: It exists already, or cannot be written.
         MissingDependencyError: PyArrow is not installed.
     """
-    parquet = import_parquet()
-    import pyarrow
-
+    pyarrow = import_arrow()
     kinds = {"path": pyarrow.string(), **dict.fromkeys(("frame", "width", "height", "id"), pyarrow.int64())}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in table_columns(keypoints)])
     waiting: list[list[Any]] = []
-    with kept_file(path, force=force) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    with kept_file(path, force=force) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
 
         def flush() -> None:
             columns = zip(*waiting, strict=True) if waiting else ([] for _ in schema)
@@ -103,7 +101,7 @@ def parquet_table(path: Path, keypoints: KeypointSchema, *, force: bool) -> Iter
             waiting.clear()
 
         def add(rows: list[list[Any]]) -> None:
-            waiting.extend(rows)
+            waiting.extend([utf8_name(path), *values] for path, *values in rows)
             if len(waiting) >= ROWS_AT_ONCE:
                 flush()
 
@@ -111,22 +109,6 @@ def parquet_table(path: Path, keypoints: KeypointSchema, *, force: bool) -> Iter
             yield add
         finally:
             flush()
-
-
-def import_parquet() -> Any:
-    """Return PyArrow's module for Parquet.
-
-    Raises:
-        MissingDependencyError: It is not installed.
-    """
-    try:
-        return importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "pyarrow":
-            raise
-        raise MissingDependencyError(
-            "Parquet needs pyarrow, which is not installed", remedy='run `pip install "lbkit[parquet]"`, or write CSV'
-        ) from error
 
 
 def _flat(person: dict[str, Any]) -> list[float]:

@@ -209,30 +209,32 @@ def check_video_name(path: Path) -> None:
 
 @contextmanager
 def kept_text_file(path: Path, *, force: bool) -> Iterator[TextIO]:
-    """Open a text file that appears under its name when the block ends, however it ends.
+    """Open a new text file that grows under its own name, line by line, for others to read meanwhile.
 
     After an error or Ctrl-C it holds the whole lines up to there.
 
     Args:
         path: Where to.
-        force: Replace what is there.
+        force: Replace what is there, at once.
 
     Raises:
         OutputError: It exists already, or cannot be written; what was written is kept.
     """
     refuse_overwrite(path, force=force)
-    temporary = _temporary_beside(path)
+    stream = _open_new(path, force=force)
     try:
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        with stream:
             yield stream
+    except BrokenPipeError:  # that of stdout, which is told beside the file
+        raise
     except OSError as error:
-        if error.filename not in (None, str(temporary)):
+        if error.filename not in (None, str(path)):
             raise
         problem, remedy = f"cannot be written on ({error.strerror})", "what was written is kept; make room"
         raise OutputError(problem, where=path, remedy=remedy) from error
     finally:
-        _keep_whole_lines(temporary)
-        _give_name(temporary, path)
+        with suppress(FileNotFoundError):  # somebody has moved it
+            _keep_whole_lines(path)
 
 
 @contextmanager
@@ -250,6 +252,9 @@ def kept_file(path: Path, *, force: bool) -> Iterator[Path]:
     temporary = _temporary_beside(path)
     try:
         yield temporary
+    except BrokenPipeError:  # that of stdout, which is told beside the file
+        _give_name(temporary, path)
+        raise
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.filename not in (None, str(temporary)):
@@ -259,6 +264,17 @@ def kept_file(path: Path, *, force: bool) -> Iterator[Path]:
         _give_name(temporary, path)
         raise
     _give_name(temporary, path)
+
+
+def _open_new(path: Path, *, force: bool) -> TextIO:
+    """Open a file that is not there, in place of one that is if forced; every line is written at once."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if force:
+            path.unlink(missing_ok=True)
+        return path.open("x", buffering=1, encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror})", where=path) from error
 
 
 def _keep_whole_lines(path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lbkit.cli.infer_video import video_boxes
 from lbkit.core.geometry import ImageSize
 from lbkit.core.images import write_image
 from lbkit.core.keypoints import LOWER_BODY_6
+from lbkit.runtime import person_detector
 from lbkit.video.files import VideoFile
 from lbkit.video.results import parquet_table
 
@@ -161,9 +164,20 @@ def test_a_table_can_be_parquet(infer: Infer, clip: Path, tmp_path: Path) -> Non
     assert infer(clip, "--output", tmp_path / "a.parquet").code == 1  # it exists already
 
 
+def parquet_row(name: str) -> list[Any]:
+    return [name, 0, 0.0, 60, 80, 1, *[1.0] * (5 + 3 * len(LOWER_BODY_6))]
+
+
+def test_a_name_that_is_no_utf_8_is_told_in_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with parquet_table(tmp_path / "a.parquet", LOWER_BODY_6, force=False) as add:
+        add([parquet_row(os.fsdecode(b"caf\xe9.mp4")), parquet_row("caf\u00e9.mp4")])
+    assert parquet.read_table(tmp_path / "a.parquet")["path"].to_pylist() == ["caf\\xe9.mp4", "caf\u00e9.mp4"]
+
+
 def test_an_interrupted_parquet_table_holds_what_was_found(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    row = ["clip.mp4", 0, 0.0, 60, 80, 1, *[1.0] * (5 + 3 * len(LOWER_BODY_6))]
+    row = parquet_row("clip.mp4")
 
     def interrupted() -> None:
         with parquet_table(tmp_path / "a.parquet", LOWER_BODY_6, force=False) as add:
@@ -218,6 +232,26 @@ def test_people_of_a_detector_in_clips_and_pictures(
     assert [record["people"] for record in infer(clip, "--boxes", boxes).records] == [[]] * 5
 
 
+@pytest.mark.parametrize(
+    ("asked", "provider"),
+    [("cpu", "cpu"), ("cuda", "cuda"), ("auto", "cpu"), ("openvino", "cpu"), ("openvino-bf16", "cpu")],
+)
+def test_a_detector_runs_in_onnx_runtime_whatever_the_model_runs_in(
+    detectors: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, provider: str
+) -> None:
+    real, opened = person_detector.open_session, []
+
+    def open_on_cpu(path: Path, *, provider: str, threads: int | None) -> Any:
+        opened.append(provider)
+        return real(path, provider="cpu", threads=threads)
+
+    monkeypatch.setattr(person_detector, "open_session", open_on_cpu)
+    path = detectors.save_yolox(tmp_path / "d.onnx", [[1, 1, 9, 9]])
+    found = video_boxes(f"detector:{path}", {"provider": asked, "threads": 1})
+    assert not isinstance(found, str)
+    assert opened == [provider]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_ctrl_c_keeps_what_was_done(clips: ModuleType, toys: ModuleType, toy_model: Path, tmp_path: Path) -> None:
     image = toys.spotted_image(SIZE, JOINTS, spread_px=5, background=60)
@@ -230,7 +264,7 @@ def test_ctrl_c_keeps_what_was_done(clips: ModuleType, toys: ModuleType, toy_mod
     ]
     command += ["infer", path, "--model", toy_model, "--draw", drawn, "--output", output, "--threads", "1"]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
-        while not any(part.stat().st_size for part in tmp_path.glob(".out-*")):
+        while not (output.is_file() and output.stat().st_size):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,6 +21,8 @@ from lbkit.core.geometry import ImageSize
 from lbkit.core.keypoints import LOWER_BODY_6
 from lbkit.core.poses import Poses
 from lbkit.core.tracks import PoseTrack
+from lbkit.errors import OutputError
+from lbkit.motion import chart
 from lbkit.motion.clip import AZIMUTHS_DEG
 from lbkit.motion.squat import NOTICE
 from lbkit.motion.synthetic import PlannedSquat, SquatSession, camera_at, project_track, session_times
@@ -51,6 +53,7 @@ class Network:
     def __init__(self) -> None:
         self.tracks = {1: TRACK}
         self.interrupt_after: int | None = None
+        self.has_company: bool | None = None
 
     def follow(self, video: Any, _: Any, *, stride: int, **__: Any) -> Iterator[FramePoses]:
         for row, frame in enumerate(video.frames(stride=stride)):
@@ -60,7 +63,14 @@ class Network:
             seen = [number for number, track in self.tracks.items() if track.found[at].all()]
             joints = np.array([self.tracks[number].joints_xy[at] for number in seen]).reshape(-1, 6, 2)
             poses = Poses(joints, np.full((len(seen), 6), 0.9), np.zeros((len(seen), 4)), SIZE, LOWER_BODY_6)
-            yield FramePoses(index=frame.index, time_s=frame.time_s, image=frame.image, poses=poses, ids=tuple(seen))
+            yield FramePoses(
+                index=frame.index,
+                time_s=frame.time_s,
+                image=frame.image,
+                poses=poses,
+                ids=tuple(seen),
+                has_company=self.has_company,
+            )
 
 
 @pytest.fixture
@@ -168,6 +178,33 @@ def test_live_writes_tables_and_video_as_they_come(
     assert capsys.readouterr().err.count("written:") == 3
 
 
+def test_what_live_did_not_write_is_not_called_written(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "drawn.mp4").write_bytes(b"old")
+    arguments = [*live_arguments(clip, tmp_path), "--force", "--repetitions", str(tmp_path / "drawn.mp4" / "r.csv")]
+    assert run(arguments) == 1
+    err = capsys.readouterr().err
+    assert "cannot be written" in err
+    assert [line for line in err.splitlines() if "written: " in line] == [f"written: {tmp_path / 'f.csv'}"]
+    assert (tmp_path / "drawn.mp4").read_bytes() == b"old"
+
+
+def test_live_tables_can_be_read_meanwhile(network: Network, clip: Path, tmp_path: Path) -> None:
+    walk, seen = network.follow, []
+
+    def follow(*arguments: Any, **options: Any) -> Iterator[FramePoses]:
+        for result in walk(*arguments, **options):
+            yield result
+            seen.append((tmp_path / "f.csv").read_text(encoding="utf-8").count("\n"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "follow_people", follow)
+        assert run(live_arguments(clip, tmp_path)) == 0
+    assert seen[0] == 1  # the header
+    assert seen[-1] > 0.7 * len(TRACK)
+
+
 def test_ctrl_c_keeps_what_was_written_live(
     network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +297,52 @@ def test_a_table_that_cannot_be_written_stops_nothing_else(
     assert (tmp_path / "r.png").is_file()
 
 
+def test_each_file_that_cannot_be_written_is_told_and_stops_no_other(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is there already is replaced; a folder that is a file can hold neither tables nor videos."""
+    (tmp_path / "file").write_bytes(b"")
+    lost = {"--frames": "file/f.csv", "--repetitions": "file/r.csv", "--draw": "file/drawn.mp4"}
+    arguments = ["squat", str(clip), "--force", "--report", str(tmp_path / "r.png")]
+    arguments += [text for option, name in lost.items() for text in (option, str(tmp_path / name))]
+    (tmp_path / "r.png").write_bytes(b"old")
+    assert run(arguments) == 1
+    printed = capsys.readouterr()
+    assert ": 3 squats" in printed.out
+    lines = printed.err.splitlines()
+    told = [line for line in lines if line.startswith("error: ")]
+    assert [line.split(": ")[1] for line in told] == [str(tmp_path / name) for name in lost.values()]
+    assert [line for line in lines if line.startswith("written: ")] == [f"written: {tmp_path / 'r.png'}"]
+    assert cv2.imread(str(tmp_path / "r.png")).shape[1] > 1000
+
+
+def test_a_file_that_failed_is_not_called_written_because_an_old_one_is_there(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, *_: Any, **__: Any) -> None:
+        raise OutputError("cannot be written", where=path.name)
+
+    monkeypatch.setattr(chart, "write_chart", fail)
+    (tmp_path / "r.png").write_bytes(b"old")
+    files = ["--report", str(tmp_path / "r.png"), "--draw", str(tmp_path / "drawn.mp4")]
+    assert run(["squat", str(clip), "--force", *files]) == 1
+    err = capsys.readouterr().err
+    assert "error: r.png: cannot be written" in err
+    assert f"written: {tmp_path / 'drawn.mp4'}" in err
+    assert f"written: {tmp_path / 'r.png'}" not in err
+
+
+def test_a_broken_end_is_told_beside_a_file_that_cannot_be_written(
+    network: Network, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network.interrupt_after = int(np.searchsorted(TRACK.time_s, 5.0))
+    (tmp_path / "file").write_bytes(b"")
+    assert run(["squat", str(clip), "--frames", str(tmp_path / "file" / "f.csv")]) == 130
+    err = capsys.readouterr().err
+    assert "f.csv: cannot be written" in err
+    assert "error: interrupted" in err
+
+
 def test_a_clip_without_people_says_so(network: Network, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gone = np.full(TRACK.joints_xy.shape, np.nan)
     network.tracks = {1: replace(TRACK, joints_xy=gone, scores=np.zeros(TRACK.scores.shape))}
@@ -284,6 +367,32 @@ def test_of_two_people_the_longest_seen_is_taken_and_the_other_can_be_asked_for(
     assert ": 0 squats" in capsys.readouterr().out
     assert run(["squat", str(clip), "--person", "7"]) == 1
     assert "has no person 7; there are 1, 2" in capsys.readouterr().err
+
+
+def test_only_who_has_no_detector_is_told_to_take_one(
+    network: Network,
+    clip: Path,
+    detectors: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two people are there, and the joints of the second go over to another place in the middle."""
+    moved = TRACK.joints_xy.copy()
+    moved[len(moved) // 2 :, :, 0] += 70
+    network.tracks = {1: TRACK, 2: replace(TRACK, joints_xy=moved)}
+    network.has_company = True
+    hint = "--boxes detector:FILE.onnx tells people apart"
+    assert run(["squat", str(clip), "--person", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "Somebody else was in the picture in 100% of the looks" in out
+    assert out.count(hint) == 1
+    boxes = f"detector:{detectors.save_yolox(tmp_path / 'd.onnx', [[1, 1, 9, 9]])}"
+    assert run(["squat", str(clip), "--person", "2", "--boxes", boxes]) == 0
+    out = capsys.readouterr().out
+    assert "perhaps to another person" in out
+    assert "--draw shows whose squats these are\n" in out
+    assert "Somebody else" not in out
+    assert hint not in out
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 4096, b"no video"])

@@ -56,11 +56,31 @@ def test_limits_of_ones_own_are_taken(tmp_path: Path) -> None:
         (r"knee_weight = [\d.]+", "knee_weight = -1", "knee_weight: cannot be -1"),
         (r"cutoff_hz = [\d.]+", "cutoff_hz = 0", "cutoff_hz: cannot be 0"),
         (r"\[recording\][^\[]*", "recording = 3\n", "recording: should be a section"),
+        (
+            r"min_standing_ratio = [\d.]+",
+            "min_standing_ratio = 3",
+            "min_standing_ratio should be less than max_standing",
+        ),
+        (r"max_duration_s = [\d.]+", "max_duration_s = 0.4", "min_duration_s should be less than max_duration_s"),
+        (r"bottom_share = [\d.]+", "bottom_share = 0.1", "start_share should be less than bottom_share"),
+        (r"\{value:.1f\}", "{value.unit}", "sentence"),
+        (r"\{value:.1f\}", "{value[0]}", "sentence"),
     ],
 )
 def test_a_broken_file_is_refused_with_what_is_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_limits(changed(tmp_path, old, new))
+
+
+@pytest.mark.parametrize(
+    ("feedback", "message"),
+    [("feedback = 3", "feedback: should be a section"), ("feedback.deep = 80", "feedback.deep: should be a section")],
+)
+def test_feedback_that_is_no_section_is_refused(tmp_path: Path, feedback: str, message: str) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text(f"{feedback}\n{TEXT[: TEXT.index('[feedback.')]}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        read_limits(path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lbkit.core.geometry import ImageSize
 from lbkit.errors import OutputError
 from lbkit.video import sink
 from lbkit.video.files import VideoFile
-from lbkit.video.sink import VideoWriter, kept_text_file
+from lbkit.video.sink import VideoWriter, kept_file, kept_text_file
 
 SIZE = ImageSize(64, 96)
 UNEVEN_S = [0.5, 0.53, 0.6, 0.61, 1.0, 1.02, 4.5]
@@ -198,3 +198,54 @@ def test_text_on_a_full_disk_is_an_error_and_kept(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written on"):
         fill()
     assert path.read_text() == "a\n"
+
+
+def test_text_can_be_read_line_by_line_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.csv"
+    with kept_text_file(path, force=False) as stream:
+        stream.write("time_s\n")
+        assert path.read_text() == "time_s\n"
+        stream.write("0.1\n")
+        assert path.read_text() == "time_s\n0.1\n"
+        assert [entry.name for entry in path.parent.iterdir()] == ["a.csv"]
+    with kept_text_file(path, force=True) as stream:
+        assert path.read_text() == ""
+        stream.write("new\n")
+    assert path.read_text() == "new\n"
+
+
+def test_text_never_replaces_what_came_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    monkeypatch.setattr(sink, "refuse_overwrite", lambda path, **_: path.write_text("another's\n"))
+    with pytest.raises(OutputError, match="cannot be written"), kept_text_file(path, force=False):
+        pass
+    assert path.read_text() == "another's\n"
+
+
+def test_text_that_was_moved_meanwhile_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with kept_text_file(path, force=False) as stream:
+        stream.write("1\n")
+        path.rename(tmp_path / "b.csv")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b.csv"]
+
+
+def test_a_pipe_that_broke_is_not_the_files_fault(tmp_path: Path) -> None:
+    """What is printed beside a file, into `head` for example, raises within the file's block."""
+
+    def text() -> None:
+        with kept_text_file(tmp_path / "a.csv", force=False) as stream:
+            stream.write("1\n")
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def table() -> None:
+        with kept_file(tmp_path / "a.parquet", force=False) as temporary:
+            temporary.write_bytes(b"PAR1")
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    for write in (text, table):
+        with pytest.raises(BrokenPipeError):
+            write()
+    assert (tmp_path / "a.csv").read_text() == "1\n"
+    assert (tmp_path / "a.parquet").read_bytes() == b"PAR1"
+    assert len(list(tmp_path.iterdir())) == 2
