@@ -319,7 +319,7 @@ class _Batcher:
         self._held_bytes = 0
         self._flights: deque[_Flight] = deque()
         self._most_flights = 2 * estimator.streams  # one to go on with in each stream
-        self._pool = ThreadPoolExecutor(estimator.streams, "lbkit-model")
+        self._pool = ThreadPoolExecutor(estimator.streams, "lbkit-stream")
 
     def __enter__(self) -> _Batcher:
         return self

@@ -167,7 +167,7 @@ def test_a_fault_in_one_stream_ends_the_walk_and_its_threads(spots: Spots, photo
     with pytest.raises(ModelError, match="the third fails"):
         list(run_inference(photos * 5, PoseEstimator(spots, batch_size=1, streams=2), boxes="whole"))
     assert len(spots.batches) < 10
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lbkit-model")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lbkit-stream")]
 
 
 def test_searches_share_batches_round_by_round(spots: Spots, photos: list[Path]) -> None:
