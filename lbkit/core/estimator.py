@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_BATCH_SIZE = 8
 
 STREAM_BATCH_SIZE = 4
-"""Where a batch runs on one processor, what it computes between two layers should stay in that processor's cache: of
-batches of 1, 2, 4 and 8 side by side, those of 2 and 4 were the fastest for the shipped int8 models."""
+"""Batches of 4 and 8 side by side were equally fast with the shipped int8 models, those of 1 and 2 slower; smaller ones
+need less memory, which every stream has for itself."""
 
 MAX_BATCH_SIZE = 1024
 """Beyond it nothing is won on any processor, and the crops read ahead for one batch would fill the memory."""

@@ -15,8 +15,10 @@ SIDE_BY_SIDE: tuple[ProviderName, ...] = ("cpu", "openvino", "openvino-bf16")
 def checked_streams(streams: int | None, *, provider: str, threads: int) -> int:
     """Return how many runs of a model go side by side.
 
-    Threads inside one run wait for one another after every layer; a run a thread never waits. On two processors two
-    runs of one thread did 1.5 to 1.7 times the people a second of one run of two threads (`benchmarks/README.md`).
+    Threads inside one run wait for one another after every layer, and so for whatever else has the processor; a run a
+    thread never waits. Over the photographs of the val2017 subset on two processors, reading and warping beside the
+    model, two streams did 1.25 (fpn-int8) and 1.14 times (cnn-int8) the people a second of one run of two threads. The
+    model alone on an idle machine gained nothing, and beside other busy programs half as much again.
 
     Args:
         streams: As asked for; None for the most people a second: on a CPU a thread each, at most `MAX_STREAMS`, and
