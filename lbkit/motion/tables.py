@@ -45,22 +45,11 @@ REPETITION_COLUMNS: Final = (
 """What a row a repetition holds (see `repetition_row`)."""
 
 
-def analysis_dict(analysis: SquatAnalysis, *, source: str) -> dict[str, Any]:
-    """Return everything as plain numbers, texts, lists and dicts, ready for JSON.
+def analysis_json(analysis: SquatAnalysis, *, source: str) -> Iterator[str]:
+    """Yield everything as pieces of one JSON text, so that an hour of frames is never held as text.
 
     `repetitions` is a list, `frames` another, `view` says from where the person is seen, `warnings` what to read the
-    figures with. A value that could not be measured is None, and `reasons` beside it says why.
-
-    Args:
-        analysis: What was found.
-        source: What was looked at.
-    """
-    frames = [_frame_dict(row) for row in frame_rows(analysis)]
-    return {**_analysis_head(analysis, source=source), "frames": frames}
-
-
-def analysis_json(analysis: SquatAnalysis, *, source: str) -> Iterator[str]:
-    """Yield `analysis_dict` as pieces of one JSON text, so that an hour of frames is never held as text.
+    figures with. A value that could not be measured is null, and `reasons` beside it says why.
 
     Args:
         analysis: What was found.

@@ -17,8 +17,8 @@ def checked_streams(streams: int | None, *, provider: str, threads: int) -> int:
 
     Threads inside one run wait for one another after every layer, and so for whatever else has the processor; a run a
     thread never waits. Over the photographs of the val2017 subset on two processors, reading and warping beside the
-    model, two streams did 1.25 (fpn-int8) and 1.14 times (cnn-int8) the people a second of one run of two threads. The
-    model alone on an idle machine gained nothing, and beside other busy programs half as much again.
+    model, two streams did 1.25 (fpn-int8) and 1.14 times (cnn-int8) the people a second of one run of two threads
+    (AMD EPYC with AVX-512 VNNI, 2026-11-21); the model alone, with nothing beside it, gained little or nothing.
 
     Args:
         streams: As asked for; None for the most people a second: on a CPU a thread each, at most `MAX_STREAMS`, and
